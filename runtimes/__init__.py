@@ -1,0 +1,1 @@
+"""One file per inference runtime behind one interface (`runtimes.base`), listed in `runtimes.registry`."""
