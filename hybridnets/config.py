@@ -12,8 +12,16 @@ from typing import Literal, get_args
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
 
 __all__ = [
-    "ANCHORS_PER_CELL", "SCALING", "SIZE_MULTIPLE", "STRIDES", "Activation", "EncoderScaling", "ModelConfig", "Scaling",
-    "SegMode", "check_size",
+    "ANCHORS_PER_CELL",
+    "SCALING",
+    "SIZE_MULTIPLE",
+    "STRIDES",
+    "Activation",
+    "EncoderScaling",
+    "ModelConfig",
+    "Scaling",
+    "SegMode",
+    "check_size",
 ]
 
 SegMode = Literal["binary", "multiclass", "multilabel"]
@@ -97,25 +105,32 @@ class ModelConfig:
         if not 0 <= self.compound_coef < len(SCALING):
             raise HnxError(
                 f"There is no HybridNets with compound coefficient {self.compound_coef}",
-                why=f"the scaling table goes from 0 to {len(SCALING) - 1}", fix="use -c 3, the published network",
+                why=f"the scaling table goes from 0 to {len(SCALING) - 1}",
+                fix="use -c 3, the published network",
                 code=ExitCode.USAGE,
             )
         for name, allowed in (("seg_mode", get_args(SegMode)), ("activation", get_args(Activation))):
             value = getattr(self, name)
             if value not in allowed:
                 raise HnxError(
-                    f"Unknown {name} {value!r}", fix=did_you_mean(str(value), allowed), code=ExitCode.USAGE,
+                    f"Unknown {name} {value!r}",
+                    fix=did_you_mean(str(value), allowed),
+                    code=ExitCode.USAGE,
                 )
         for name in ("num_classes", "seg_classes"):
             if getattr(self, name) < 1:
                 raise HnxError(
-                    f"{name} is {getattr(self, name)}", why="the network needs at least one class",
-                    fix="list the classes in the project file", code=ExitCode.USAGE,
+                    f"{name} is {getattr(self, name)}",
+                    why="the network needs at least one class",
+                    fix="list the classes in the project file",
+                    code=ExitCode.USAGE,
                 )
         if self.seg_mode == "binary" and self.seg_classes != 1:
             raise HnxError(
-                f"Segmentation mode 'binary' with {self.seg_classes} classes", why="one logit separates one class",
-                fix="use 'multiclass' or 'multilabel', or list one class", code=ExitCode.USAGE,
+                f"Segmentation mode 'binary' with {self.seg_classes} classes",
+                why="one logit separates one class",
+                fix="use 'multiclass' or 'multilabel', or list one class",
+                code=ExitCode.USAGE,
             )
 
     @property
@@ -146,5 +161,6 @@ def check_size(width: int, height: int) -> None:
         raise HnxError(
             f"HybridNets cannot take an input of {width}x{height}",
             why=f"both sides must be multiples of {SIZE_MULTIPLE}, the stride of its coarsest feature map",
-            fix="; ".join(problems), code=ExitCode.USAGE,
+            fix="; ".join(problems),
+            code=ExitCode.USAGE,
         )

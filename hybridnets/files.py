@@ -124,7 +124,8 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
         size = path.stat().st_size
         if size > limit:
             raise HnxError(
-                f"Cannot read {path}", why=f"{size} bytes is more than a file of this kind can have ({limit})",
+                f"Cannot read {path}",
+                why=f"{size} bytes is more than a file of this kind can have ({limit})",
                 fix="check that this is the right file",
             )
         return json.loads(path.read_bytes())
@@ -132,5 +133,7 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
         raise from_os_error(f"Cannot read {path}", error) from error
     except (ValueError, RecursionError) as error:
         raise HnxError(
-            f"Cannot read {path}", why=f"it is not valid JSON: {error}", fix="write the file again",
+            f"Cannot read {path}",
+            why=f"it is not valid JSON: {error}",
+            fix="write the file again",
         ) from error

@@ -1,0 +1,66 @@
+"""What the commands print: progress on stderr, results on stdout, plain text where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+__all__ = ["note", "progress", "status", "stdout", "success"]
+
+
+def stdout() -> Console:
+    """Console of results. Wide where there is no terminal, so that tables in files are not broken."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def note(text: str) -> None:
+    """A remark on stderr."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def success(text: str) -> None:
+    """A result line; the tick only where a terminal can show it."""
+    print(f"{'✔ ' if sys.stdout.isatty() else ''}{text}")
+
+
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """A spinner on stderr while something long runs; one plain line where there is no terminal."""
+    console = _stderr()
+    if console.is_terminal:
+        with console.status(text):
+            yield
+    else:
+        print(text, file=sys.stderr)
+        yield
+
+
+def progress() -> Progress:
+    """A progress bar on stderr, silent where there is no terminal; use it in a with statement."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = _stderr()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[extra]}"),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )

@@ -1,0 +1,229 @@
+"""From the network's raw outputs to boxes and masks in frame pixels. numpy and OpenCV only.
+
+Scores are compared with the threshold before anything is decoded: a frame has 46035 anchors at 640x384 and a few
+hundred survivors, so decoding first would do a hundred times the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridnets.config import SegMode
+from hybridnets.errors import ExitCode, HnxError
+from hybridnets.preprocess import Letterbox
+
+__all__ = ["Detections", "Postprocessor", "Prediction", "class_map", "decode", "nms", "upsample_mask"]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes of one image, best score first.
+
+    Attributes:
+        boxes: float32 (n, 4): x1, y1, x2, y2.
+        scores: float32 (n,).
+        classes: int64 (n,).
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls) -> Detections:
+        """No boxes."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Everything the network says about one frame, in frame pixels.
+
+    Attributes:
+        detections: boxes of the frame (empty when the bundle has no detection head).
+        segmentation: binary and multiclass: uint8 (h, w), 0 background, k the k-th class. Multilabel: uint8
+            (K, h, w) of 0 and 1. None when the bundle has no segmentation head.
+        letterbox: the geometry between frame and network input.
+    """
+
+    detections: Detections
+    segmentation: NDArray[np.uint8] | None
+    letterbox: Letterbox
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """(h, w) truth map of the `index`-th segmentation class, counted from 0 without the background."""
+        if self.segmentation is None:
+            raise HnxError("This bundle has no segmentation output", fix="export with --heads det,seg")
+        if self.segmentation.ndim == 3:
+            return self.segmentation[index] > 0
+        return self.segmentation == index + 1
+
+
+def decode(
+    regression: NDArray[np.float32], anchors: NDArray[np.float32], width: int, height: int
+) -> NDArray[np.float32]:
+    """Boxes of regression rows.
+
+    cy' = ty * ha + cy, cx' = tx * wa + cx, h = exp(th) * ha, w = exp(tw) * wa. Clipped half-open as upstream does:
+    x1, y1 from below at 0, x2 from above at width-1, y2 at height-1, so a box outside the image keeps a negative
+    size.
+
+    Args:
+        regression: float32 (n, 4): ty, tx, th, tw.
+        anchors: float32 (n, 4): y1, x1, y2, x2 of the same rows.
+
+    Returns:
+        float32 (n, 4): x1, y1, x2, y2 in input pixels.
+    """
+    ya1, xa1, ya2, xa2 = anchors.T
+    ha, wa = ya2 - ya1, xa2 - xa1
+    h, w = np.exp(regression[:, 2]) * ha, np.exp(regression[:, 3]) * wa
+    cy = regression[:, 0] * ha + (ya1 + ya2) / 2
+    cx = regression[:, 1] * wa + (xa1 + xa2) / 2
+    boxes = np.empty((len(regression), 4), np.float32)
+    np.maximum(cx - w / 2, 0, out=boxes[:, 0])
+    np.maximum(cy - h / 2, 0, out=boxes[:, 1])
+    np.minimum(cx + w / 2, width - 1, out=boxes[:, 2])
+    np.minimum(cy + h / 2, height - 1, out=boxes[:, 3])
+    return boxes
+
+
+def nms(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], classes: NDArray[np.int64], threshold: float
+) -> NDArray[np.int64]:
+    """Class-wise non-maximum suppression with torchvision's semantics.
+
+    A box is dropped when its IoU with a kept, better box of its class is strictly above `threshold`; areas have no
+    +1; equal scores keep their order; there is no limit on the number of boxes. Boxes without a positive width and
+    height overlap nothing and stay.
+
+    Args:
+        boxes: float32 (n, 4): x1, y1, x2, y2.
+        scores: float32 (n,), all above 0 (OpenCV ignores others).
+        classes: int64 (n,).
+        threshold: IoU in [0, 1].
+
+    Returns:
+        int64 (m,): indices of the kept boxes, best score first.
+    """
+    positive = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    keep = [np.flatnonzero(~positive)]
+    corner, size = boxes[:, :2].astype(np.float64), (boxes[:, 2:].astype(np.float64) - boxes[:, :2])
+    for index in np.unique(classes[positive]):
+        rows = np.flatnonzero(positive & (classes == index))
+        xywh = np.concatenate([corner[rows], size[rows]], axis=1)
+        # OpenCV's C++ loop: 0.1 ms for 300 boxes where the same loop in numpy takes 1 ms
+        kept = cv2.dnn.NMSBoxes(xywh.tolist(), scores[rows].tolist(), 0.0, threshold)
+        keep.append(rows[np.asarray(kept, np.int64).ravel()])
+    indices = np.sort(np.concatenate(keep))
+    return indices[np.argsort(-scores[indices], kind="stable")]
+
+
+def class_map(logits: NDArray[np.float32], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """First channel with the largest logit of (C, h, w), as uint8 (h, w).
+
+    Running maximum with OpenCV's vector code: 0.14 ms at 360x640x3 where numpy's argmax takes 4.7 ms.
+    """
+    channels, h, w = logits.shape
+    result = np.zeros((h, w), np.uint8) if out is None else out
+    result.fill(0)
+    best = logits[0]
+    greater = np.empty((h, w), np.uint8)
+    for channel in range(1, channels):
+        cv2.compare(logits[channel], best, cv2.CMP_GT, dst=greater)
+        cv2.copyTo(np.full((h, w), channel, np.uint8), greater, result)
+        if channel + 1 < channels:
+            best = cv2.max(logits[channel], best)
+    return result
+
+
+def upsample_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 (h, w) to (height, width) = `size`, nearest neighbour."""
+    if mask.shape == size:
+        return mask
+    return cv2.resize(np.ascontiguousarray(mask), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+
+
+class Postprocessor:
+    """Outputs of one input size and class layout to a `Prediction`.
+
+    Args:
+        anchors: float32 (1, A, 4) y1, x1, y2, x2; None when the bundle has no detection head.
+        target: (height, width) of the network's input.
+        seg_mode: how the segmentation logits are to be read.
+        conf: boxes need a score strictly above it, in [0, 1].
+        iou: overlap above which the weaker box is dropped, in [0, 1].
+
+    Raises:
+        HnxError: a threshold is outside [0, 1] (exit code 2).
+    """
+
+    def __init__(
+        self,
+        anchors: NDArray[np.float32] | None,
+        target: tuple[int, int],
+        seg_mode: SegMode = "multiclass",
+        *,
+        conf: float = 0.25,
+        iou: float = 0.3,
+    ) -> None:
+        for name, value in (("confidence", conf), ("IoU", iou)):
+            if not 0.0 <= value <= 1.0:
+                raise HnxError(
+                    f"A {name} threshold of {value}",
+                    why="thresholds lie between 0 and 1",
+                    fix="for example 0.25",
+                    code=ExitCode.USAGE,
+                )
+        self.anchors = None if anchors is None else anchors.reshape(-1, 4)
+        self.target = target
+        self.seg_mode: SegMode = seg_mode
+        self.conf, self.iou = conf, iou
+
+    def detect(self, regression: NDArray[np.float32], classification: NDArray[np.float32]) -> Detections:
+        """Boxes of one image in input pixels.
+
+        Args:
+            regression: (1, A, 4) or (A, 4).
+            classification: (1, A, num_classes) or (A, num_classes), after the sigmoid.
+        """
+        if self.anchors is None:
+            raise HnxError("No anchors for this bundle", fix="put anchor_{H}_{W}.npy beside the ONNX file")
+        regression = regression.reshape(-1, 4)
+        count = len(self.anchors)
+        scores = classification.reshape(count, -1)
+        best = scores[:, 0] if scores.shape[1] == 1 else scores.max(axis=1)
+        rows = np.flatnonzero(best > np.float32(self.conf))
+        if not len(rows):
+            return Detections.empty()
+        classes = scores[rows].argmax(axis=1)
+        boxes = decode(regression[rows], self.anchors[rows], self.target[1], self.target[0])
+        kept = nms(boxes, best[rows], classes, self.iou)
+        return Detections(boxes[kept], best[rows][kept], classes[kept])
+
+    def segment(self, logits: NDArray[np.float32], box: Letterbox) -> NDArray[np.uint8]:
+        """Masks at frame size from (1, C, H, W) logits; see `Prediction.segmentation`."""
+        content = box.crop(logits.reshape(logits.shape[-3:]))
+        if self.seg_mode == "multiclass":
+            return upsample_mask(class_map(content), box.frame)
+        # sigmoid(x) >= 0.5 is x >= 0; multilabel drops channel 0, the background
+        on = (content >= 0).view(np.uint8)
+        if self.seg_mode == "binary":
+            return upsample_mask(on[0], box.frame)
+        return np.stack([upsample_mask(channel, box.frame) for channel in on[1:]])
+
+    def __call__(self, outputs: dict[str, NDArray[np.float32]], box: Letterbox) -> Prediction:
+        """A `Prediction` from the arrays named regression, classification and segmentation (those present)."""
+        detections = Detections.empty()
+        if "regression" in outputs:
+            found = self.detect(outputs["regression"], outputs["classification"])
+            detections = Detections(box.boxes_to_frame(found.boxes), found.scores, found.classes)
+        segmentation = self.segment(outputs["segmentation"], box) if "segmentation" in outputs else None
+        return Prediction(detections, segmentation, box)

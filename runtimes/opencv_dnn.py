@@ -1,0 +1,64 @@
+"""OpenCV's DNN module: the runtime that is always there, because pre- and postprocessing need OpenCV anyway."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import cv2
+from numpy.typing import NDArray
+
+from runtimes.base import Arrays, Execution, Probe, Runtime
+
+__all__ = ["OpenCvRuntime"]
+
+
+class OpenCvRuntime(Runtime):
+    """FP32 on OpenCV's own CPU backend. A net is not safe to share, so every context reads its own."""
+
+    name = "opencv-dnn"
+    extra = ""
+    stored: ClassVar[dict[str, str]] = {"fp32": "fp32"}
+
+    _first: Any = None
+
+    @classmethod
+    def probe(cls) -> Probe:
+        """See `Runtime.probe`."""
+        targets = cv2.dnn.getAvailableTargets(cv2.dnn.DNN_BACKEND_OPENCV)
+        if cv2.dnn.DNN_TARGET_CPU not in targets:
+            return Probe(
+                version=cv2.__version__,
+                reason="this OpenCV has no CPU target in its DNN module",
+                fix="pip install --force-reinstall opencv-python-headless",
+            )
+        return Probe(version=cv2.__version__, precisions={"fp32": ""})
+
+    def _read(self) -> Any:
+        net = cv2.dnn.readNetFromONNX(str(self.model_path))
+        net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
+        net.setPreferableTarget(cv2.dnn.DNN_TARGET_CPU)
+        return net
+
+    def _open(self) -> Execution:
+        cv2.setNumThreads(self.options.thread_count)  # of the whole process: OpenCV has no setting per net
+        self._first = self._read()
+        self._names = [spec.name for spec in self.bundle.outputs.values()]
+        return Execution(
+            precision="fp32",  # DNN_TARGET_CPU has no other arithmetic for float networks
+            device="CPU",
+            threads=cv2.getNumThreads(),
+            library=f"opencv {cv2.__version__}",
+            details={"backend": "DNN_BACKEND_OPENCV", "target": "DNN_TARGET_CPU"},
+        )
+
+    def _context(self) -> Any:
+        net, self._first = self._first or self._read(), None
+        return net
+
+    def _infer(self, state: Any, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        for name, array in inputs.items():
+            state.setInput(array, name)
+        return dict(zip(self._names, state.forward(self._names), strict=True))
+
+    def _close(self) -> None:
+        self._first = None

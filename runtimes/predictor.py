@@ -1,0 +1,134 @@
+"""Frames in, boxes and masks out: preprocessing, one runtime and postprocessing in a row."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridnets.bundle import Bundle, open_bundle
+from hybridnets.postprocess import Postprocessor, Prediction
+from hybridnets.preprocess import Letterbox
+from runtimes.base import Context, Runtime, RuntimeOptions
+from runtimes.registry import open_runtime
+
+__all__ = ["Pipeline", "Predictor", "load", "user_cache"]
+
+
+def user_cache() -> Path:
+    """Folder for compiled models, as the XDG base directory rules say."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hnx"
+
+
+class Pipeline:
+    """The three stages of one frame, with buffers of their own: one for each thread.
+
+    The stages can be called one by one (to time or to overlap them) or all at once.
+    """
+
+    def __init__(
+        self, runtime: Runtime, *, conf: float = 0.25, iou: float = 0.3, context: Context | None = None
+    ) -> None:
+        bundle = runtime.bundle
+        self._preprocess = bundle.preprocessor()
+        self._context = context or runtime.context()
+        self._postprocess = Postprocessor(bundle.anchors(), bundle.target, bundle.seg_mode, conf=conf, iou=iou)
+        self._input = bundle.input.name
+        self._roles = {spec.name: role for role, spec in bundle.outputs.items()}
+
+    def preprocess(self, frame: NDArray[Any]) -> tuple[NDArray[np.float32], Letterbox]:
+        """Network input (1, 3, H, W) float32 and geometry; overwritten by the next call."""
+        return self._preprocess(frame)
+
+    def network(self, tensor: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """Raw outputs by role; overwritten by the next call."""
+        results = self._context.infer({self._input: tensor})
+        return {self._roles[name]: array for name, array in results.items() if name in self._roles}
+
+    def postprocess(self, outputs: dict[str, NDArray[Any]], box: Letterbox) -> Prediction:
+        """Boxes and masks at frame size."""
+        return self._postprocess(outputs, box)
+
+    def __call__(self, frame: NDArray[Any]) -> Prediction:
+        """All three."""
+        tensor, box = self.preprocess(frame)
+        return self.postprocess(self.network(tensor), box)
+
+
+class Predictor:
+    """A loaded deployment.
+
+    >>> import cv2, hnx                                                         # doctest: +SKIP
+    >>> model = hnx.load("exports/hybridnets_c3_384x640", runtime="openvino")   # doctest: +SKIP
+    >>> result = model(cv2.imread("road.jpg"))                                  # doctest: +SKIP
+    >>> result.detections.boxes, result.mask(0)                                 # doctest: +SKIP
+
+    Attributes:
+        bundle: what was loaded.
+        runtime: the open runtime; `runtime.execution` says what really runs.
+    """
+
+    def __init__(self, runtime: Runtime, *, conf: float = 0.25, iou: float = 0.3) -> None:
+        self.runtime = runtime
+        self.bundle: Bundle = runtime.bundle
+        self._conf, self._iou = conf, iou
+        self._pipeline = self.pipeline()
+
+    def pipeline(self) -> Pipeline:
+        """A further pipeline for another thread."""
+        return Pipeline(self.runtime, conf=self._conf, iou=self._iou)
+
+    def __call__(self, frame: NDArray[Any]) -> Prediction:
+        """Boxes and masks of one frame.
+
+        Args:
+            frame: uint8 (h, w, 3) BGR as cv2.imread gives it; grey, BGRA and 16-bit arrays are converted.
+
+        Raises:
+            HnxError: the array is no image.
+        """
+        return self._pipeline(frame)
+
+    def close(self) -> None:
+        """Free the network."""
+        self.runtime.close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(
+    bundle: Bundle | Path | str,
+    runtime: str = "auto",
+    *,
+    precision: str = "fp32",
+    threads: int | None = None,
+    conf: float = 0.25,
+    iou: float = 0.3,
+) -> Predictor:
+    """Open a bundle for inference.
+
+    Args:
+        bundle: folder written by `hnx export`, or an ONNX file.
+        runtime: a runtime's name, or `auto` for the first of the registry that runs here.
+        precision: fp32, bf16, fp16 or int8, as far as the runtime and the device have it.
+        threads: CPU threads; default all.
+        conf: boxes need a score above it.
+        iou: overlap above which the weaker box of a class is dropped.
+
+    Raises:
+        HnxError: says what is wrong and what to do.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    options = RuntimeOptions(precision=precision, threads=threads, cache_dir=user_cache() / "openvino")
+    return Predictor(open_runtime(runtime, opened, options), conf=conf, iou=iou)

@@ -1,0 +1,86 @@
+"""PyTorch on the CPU: the reference every other runtime is compared with."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from hybridnets.errors import HnxError
+from runtimes.base import Arrays, Execution, Probe, Runtime
+
+__all__ = ["TorchRuntime"]
+
+
+class TorchRuntime(Runtime):
+    """The PyTorch network itself, channels-last, FP32 or BF16, compiled on request.
+
+    It reads `weights.safetensors` of the bundle, not the ONNX file: agreement with it proves the conversion.
+    """
+
+    name = "torch"
+    extra = "torch"
+    stored: ClassVar[dict[str, str]] = {"fp32": "fp32", "bf16": "fp32"}
+
+    _model: Any = None
+
+    @classmethod
+    def probe(cls) -> Probe:
+        """See `Runtime.probe`."""
+        import torch
+
+        return Probe(version=torch.__version__, precisions={"fp32": "", "bf16": ""})
+
+    def _open(self) -> Execution:
+        import torch
+
+        from hybridnets.checkpoint import build_model, load_checkpoint
+
+        if self.bundle.weights is None or self.bundle.model is None:
+            raise HnxError(
+                f"torch cannot run bundle {self.bundle.name}",
+                why="it holds no weights.safetensors, only the ONNX network",
+                fix="export it again without --no-weights, or use another runtime",
+            )
+        torch.set_num_threads(self.options.thread_count)
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.options.precision]
+        model = build_model(load_checkpoint(self.bundle.file(self.bundle.weights)), self.bundle.model)
+        self._model = model.to(dtype=dtype, memory_format=torch.channels_last)
+        self._roles = {role: spec.name for role, spec in self.bundle.outputs.items() if role != "anchors"}
+        run = self._forward
+        self._run = torch.compile(run) if self.options.compile else run
+        parameter = next(self._model.parameters())
+        names = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+        return Execution(
+            precision=names.get(parameter.dtype, str(parameter.dtype)),
+            device=str(parameter.device).upper(),
+            threads=torch.get_num_threads(),
+            library=f"torch {torch.__version__}",
+            details={"memory_format": "channels_last", "compiled": self.options.compile},
+        )
+
+    def _forward(self, tensor: Any) -> dict[str, Any]:
+        features = self._model.features(tensor)
+        results: dict[str, Any] = {}
+        if "regression" in self._roles:
+            results["regression"], results["classification"] = self._model.forward_detection(features)
+        if "segmentation" in self._roles:
+            results["segmentation"] = self._model.forward_segmentation(features)
+        return results
+
+    def _infer(self, state: Any, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        import torch
+
+        parameter = next(self._model.parameters())
+        with torch.inference_mode():
+            tensor = torch.from_numpy(inputs[self.bundle.input.name])
+            results = self._run(tensor.to(parameter.dtype).contiguous(memory_format=torch.channels_last))
+        outputs = {self._roles[role]: value.float().contiguous().numpy() for role, value in results.items()}
+        if "anchors" in self.bundle.outputs:
+            anchors = self.bundle.anchors()
+            if anchors is not None:
+                outputs[self.bundle.outputs["anchors"].name] = anchors
+        return outputs
+
+    def _close(self) -> None:
+        self._model = None
