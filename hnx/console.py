@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -38,15 +38,18 @@ def success(text: str) -> None:
 
 
 @contextmanager
-def status(text: str) -> Iterator[None]:
-    """A spinner on stderr while something long runs; one plain line where there is no terminal."""
+def status(text: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr while something long runs; the yielded function changes its text.
+
+    Where there is no terminal each text becomes one plain line.
+    """
     console = _stderr()
     if console.is_terminal:
-        with console.status(text):
-            yield
+        with console.status(text) as spinner:
+            yield spinner.update
     else:
         print(text, file=sys.stderr)
-        yield
+        yield lambda line: print(line, file=sys.stderr)
 
 
 def progress() -> Progress:

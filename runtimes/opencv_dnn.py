@@ -24,8 +24,7 @@ class OpenCvRuntime(Runtime):
     @classmethod
     def probe(cls) -> Probe:
         """See `Runtime.probe`."""
-        targets = cv2.dnn.getAvailableTargets(cv2.dnn.DNN_BACKEND_OPENCV)
-        if cv2.dnn.DNN_TARGET_CPU not in targets:
+        if cv2.dnn.DNN_TARGET_CPU not in cv2.dnn.getAvailableTargets(cv2.dnn.DNN_BACKEND_OPENCV):
             return Probe(
                 version=cv2.__version__,
                 reason="this OpenCV has no CPU target in its DNN module",
@@ -34,21 +33,19 @@ class OpenCvRuntime(Runtime):
         return Probe(version=cv2.__version__, precisions={"fp32": ""})
 
     def _read(self) -> Any:
-        net = cv2.dnn.readNetFromONNX(str(self.model_path))
-        net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
-        net.setPreferableTarget(cv2.dnn.DNN_TARGET_CPU)
-        return net
+        # backend and target stay at their default, OpenCV's own code on the CPU: OpenCV 5 warns when they are set
+        return cv2.dnn.readNetFromONNX(str(self.model_path))
 
     def _open(self) -> Execution:
         cv2.setNumThreads(self.options.thread_count)  # of the whole process: OpenCV has no setting per net
         self._first = self._read()
         self._names = [spec.name for spec in self.bundle.outputs.values()]
         return Execution(
-            precision="fp32",  # DNN_TARGET_CPU has no other arithmetic for float networks
+            precision="fp32",  # the CPU target has no other arithmetic for float networks
             device="CPU",
             threads=cv2.getNumThreads(),
             library=f"opencv {cv2.__version__}",
-            details={"backend": "DNN_BACKEND_OPENCV", "target": "DNN_TARGET_CPU"},
+            details={"backend": "OpenCV", "target": "CPU"},
         )
 
     def _context(self) -> Any:

@@ -62,7 +62,14 @@ class OpenVinoRuntime(Runtime):
             "NUM_STREAMS": streams,
         }
         self._compiled = core.compile_model(str(self.model_path), "CPU", config)
-        self._names = [port.get_any_name() for port in self._compiled.outputs]
+        # a port may carry the producing node's name beside the output's, in any order
+        wanted = [spec.name for spec in self.bundle.outputs.values()]
+        self._ports = {
+            name: index
+            for index, port in enumerate(self._compiled.outputs)
+            for name in wanted
+            if name in port.get_names()
+        }
         counts = Counter(
             op.get_rt_info()["runtimePrecision"].astype(str)
             for op in self._compiled.get_runtime_model().get_ops()
@@ -88,7 +95,7 @@ class OpenVinoRuntime(Runtime):
     def _infer(self, state: Any, inputs: Arrays) -> dict[str, NDArray[Any]]:
         # shared memory in both directions: the results are views of the request's own buffers
         results = state.infer(dict(inputs), share_inputs=True, share_outputs=True)
-        return {name: results[index] for index, name in enumerate(self._names)}
+        return {name: results[index] for name, index in self._ports.items()}
 
     def _close(self) -> None:
         self._compiled = None

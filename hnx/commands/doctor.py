@@ -1,0 +1,58 @@
+"""`hnx doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command(
+    short_help="Say what can run on this machine, and how to get the rest.",
+    epilog="Examples:  hnx doctor   |   hnx doctor --json machine.json",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the findings here.")
+def command(json_file: Path | None) -> None:
+    """List this machine's hardware and every runtime, with its version or the reason and the fix.
+
+    Exit code 4 when no runtime can run here.
+    """
+    from hnx.console import status
+    from hybridnets.errors import ExitCode
+    from hybridnets.files import write_json
+    from runtimes.machine import diagnose
+
+    with status("looking at this machine"):
+        findings = diagnose()
+    _print(findings)
+    if json_file is not None:
+        write_json(json_file, findings)
+    if not any(row["available"] for row in findings["runtimes"]):
+        raise click.exceptions.Exit(ExitCode.NOTHING_RAN)
+
+
+def _print(findings: dict[str, object]) -> None:
+    from rich.table import Table
+
+    from hnx.console import stdout
+
+    console = stdout()
+    hardware = Table("hardware", "found", show_edge=False)
+    for key, value in findings["hardware"].items():  # type: ignore[attr-defined]  # diagnose() documents its form
+        hardware.add_row(key, str(value))
+    console.print(hardware)
+    console.print()
+    table = Table("runtime", "version", "runs here", "not here, because", "fix", show_edge=False)
+    for row in findings["runtimes"]:  # type: ignore[attr-defined]
+        why = row["reason"] or "; ".join(f"{k}: {v}" for k, v in row["precisions"].items() if v)
+        table.add_row(
+            row["name"], row["version"] or "-", ", ".join(row["runnable"]) or "-", why or "-", row["fix"] or "-"
+        )
+    console.print(table)
+    console.print()
+    tools = Table("package", "version", "for", show_edge=False)
+    for row in findings["packages"]:  # type: ignore[attr-defined]
+        tools.add_row(row["name"], row["version"] or f"missing: {row['fix']}", row["purpose"])
+    console.print(tools)

@@ -1,0 +1,128 @@
+"""`hnx export`."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on, not before
+    """WIDTHxHEIGHT."""
+
+    name = "WxH"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """`640x384` to (640, 384)."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", str(value))
+        if match is None:
+            self.fail(f"{value!r} is not a size such as 640x384", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+@click.command(
+    short_help="Turn a checkpoint into a proved deployment bundle.",
+    epilog="Examples:  hnx export --width 640 --height 384   |   hnx export -w best.pth -p my.yml --size 640x384 "
+    "--size 512x256 --opset 13",
+)
+@click.option(
+    "-w",
+    "--weights",
+    "--load_weights",
+    type=click.Path(path_type=Path),
+    help="Checkpoint (.pth or .safetensors).  [default: weights/hybridnets.pth, else an untrained network]",
+)
+@click.option(
+    "-c", "--compound-coef", "--compound_coef", type=int, help="Coefficient 0-7.  [default: the checkpoint's]"
+)
+@click.option("-p", "--project", help="Project name or .yml file.  [default: the checkpoint's, else bdd100k]")
+@click.option("--width", type=int, help="Input width, a multiple of 128.  [default: 640]")
+@click.option("--height", type=int, help="Input height, a multiple of 128.  [default: 384]")
+@click.option("--size", "sizes", type=Size(), multiple=True, help="WxH instead of --width and --height; repeatable.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("exports"),
+    show_default=True,
+    help="Folder of bundles.",
+)
+@click.option("--opset", type=int, default=17, show_default=True, help="ONNX opset, 11 to 20.")
+@click.option("--dynamic-batch", is_flag=True, help="Leave the batch size free (static shapes run faster).")
+@click.option("--heads", default="det,seg", show_default=True, help="Tasks to keep; the rest is cut out of the graph.")
+@click.option(
+    "--layout",
+    multiple=True,
+    metavar="NAME",
+    help="For other consumers, repeatable: reg,cls,seg (default) or cls,reg,seg (output order), "
+    "anchors-cxcywh, anchors-bin, anchors-output.",
+)
+@click.option("--activation", type=click.Choice(["swish", "hardswish", "relu"]), help="[default: the checkpoint's]")
+@click.option("--external-data", is_flag=True, help="Weights in a file of their own beside the ONNX file.")
+@click.option("--no-weights", is_flag=True, help="Leave out weights.safetensors (the torch runtime then cannot run).")
+@click.option(
+    "--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative L2 difference to PyTorch."
+)
+def command(
+    weights: Path | None,
+    compound_coef: int | None,
+    project: str | None,
+    width: int | None,
+    height: int | None,
+    sizes: tuple[tuple[int, int], ...],
+    output: Path,
+    opset: int,
+    dynamic_batch: bool,
+    heads: str,
+    layout: tuple[str, ...],
+    activation: str | None,
+    external_data: bool,
+    no_weights: bool,
+    tolerance: float,
+) -> None:
+    """Turn a checkpoint into a deployment bundle: ONNX file, anchors and manifest.
+
+    Every export is proved: the ONNX file runs on two seeded inputs and a real frame against PyTorch, and nothing is
+    written when an output differs.
+    """
+    from export.config import ExportConfig
+    from export.exporter import export_bundles
+    from hnx.console import note, status, success
+    from hnx.defaults import DEFAULT_SIZE, default_weights
+
+    if sizes and (width or height):
+        raise click.UsageError("give --size, or --width and --height, not both")
+    weights = weights or default_weights()
+    config = ExportConfig(
+        sizes=tuple(dict.fromkeys(sizes)) or ((width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1]),),
+        output=output,
+        weights=weights,
+        compound_coef=compound_coef,
+        project=project,
+        activation=activation,  # type: ignore[arg-type]  # click.Choice has checked it
+        opset=opset,
+        heads=tuple(part.strip() for part in heads.split(",") if part.strip()),  # type: ignore[misc]  # checked there
+        layout=layout or ("reg,cls,seg",),
+        dynamic_batch=dynamic_batch,
+        external_data=external_data,
+        include_weights=not no_weights,
+        tolerance=tolerance,
+    )
+    if weights is None:
+        note("no checkpoint given: exporting a seeded, untrained network (timings hold, results mean nothing)")
+    start = time.perf_counter_ns()
+    with status("exporting") as step:
+        results = export_bundles(config, step)
+    for result in results:
+        name, worst = result.proof.worst
+        success(
+            f"exported {result.bundle.path} ({result.bytes / 1e6:.1f} MB), proved: largest difference to PyTorch "
+            f"{worst.rel_l2:.1e} relative L2, {worst.max_abs:.1e} absolute ({name})"
+        )
+    print(f"{(time.perf_counter_ns() - start) / 1e9:.1f} s. Next: hnx bench {results[-1].bundle.path} --runtime all")

@@ -1,0 +1,111 @@
+"""The whole network: encoder, BiFPN, two detection heads, segmentation decoder (Vu et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hybridnets.config import ENCODERS, ModelConfig, check_size
+from hybridnets.errors import ExitCode, HnxError
+from hybridnets.network.bifpn import Pyramid, make_bifpn
+from hybridnets.network.decoder import Decoder, SegmentationHead
+from hybridnets.network.encoder import Encoder, Taps
+from hybridnets.network.heads import Head
+
+__all__ = ["Features", "HybridNets", "Outputs"]
+
+
+class Outputs(NamedTuple):
+    """What the network returns.
+
+    Attributes:
+        regression: (N, A, 4) float: ty, tx, th, tw relative to the anchor of the row.
+        classification: (N, A, num_classes) float in [0, 1]: scores after the sigmoid.
+        segmentation: (N, seg_channels, H, W) float: logits.
+    """
+
+    regression: Tensor
+    classification: Tensor
+    segmentation: Tensor
+
+
+class Features(NamedTuple):
+    """What both tasks share.
+
+    Attributes:
+        encoder: P2..P5 of the encoder, strides 4, 8, 16, 32.
+        pyramid: P3..P7 of the last BiFPN cell, strides 8, 16, 32, 64, 128, (N, bifpn_channels, H/s, W/s).
+    """
+
+    encoder: Taps
+    pyramid: Pyramid
+
+
+class HybridNets(nn.Module):
+    """HybridNets for any compound coefficient from 0 to 7.
+
+    The order of the submodules is that of published checkpoints (optimizer states index by it).
+
+    Attributes:
+        config: what the network was built from.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        scaling, activation = config.scaling, config.activation
+        encoder = Encoder(ENCODERS[scaling.encoder], activation)
+        p2, p3, p4, p5 = encoder.channels
+        width, layers = scaling.bifpn_channels, scaling.head_layers
+        self.bifpn = make_bifpn(scaling, (p3, p4, p5), activation)
+        self.regressor = Head(width, 4, layers, activation)
+        self.bifpndecoder = Decoder(width, p2, activation)
+        self.segmentation_head = SegmentationHead(config.seg_channels)
+        self.classifier = Head(width, config.num_classes, layers, activation, scores=True)
+        self.encoder = encoder
+
+    def features(self, image: Tensor) -> Features:
+        """The shared part. `image`: (N, 3, H, W) float, RGB, normalised; H and W multiples of 128.
+
+        Raises:
+            HnxError: another shape (not checked while the network is traced or compiled).
+        """
+        if not (torch.compiler.is_compiling() or _is_tracing()):
+            _check_input(image)
+        taps = self.encoder(image)
+        return Features(taps, self.bifpn(taps[1:]))
+
+    def forward_detection(self, features: Features) -> tuple[Tensor, Tensor]:
+        """(N, A, 4) regression and (N, A, num_classes) scores; A = 9 * sum of (H/s)(W/s)."""
+        return self.regressor(features.pyramid), self.classifier(features.pyramid)
+
+    def forward_segmentation(self, features: Features) -> Tensor:
+        """(N, seg_channels, H, W) logits."""
+        return self.segmentation_head(self.bifpndecoder(features.encoder[0], features.pyramid))
+
+    def forward(self, image: Tensor) -> Outputs:
+        """(N, 3, H, W) -> `Outputs`.
+
+        Raises:
+            HnxError: the input has another shape.
+        """
+        features = self.features(image)
+        regression, classification = self.forward_detection(features)
+        return Outputs(regression, classification, self.forward_segmentation(features))
+
+
+def _is_tracing() -> bool:
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
+
+
+def _check_input(image: Tensor) -> None:
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise HnxError(
+            f"HybridNets cannot take an input of shape {tuple(image.shape)}",
+            why="it takes a batch of RGB images, (N, 3, H, W)",
+            fix="add the batch dimension with image[None], and put the channels before the rows",
+            code=ExitCode.USAGE,
+        )
+    check_size(width=image.shape[3], height=image.shape[2])

@@ -1,0 +1,148 @@
+"""This machine: hardware, runtimes and packages, as `hnx doctor` shows them."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from runtimes.base import available_threads
+from runtimes.cpu import cpu_flags, cpu_model
+from runtimes.registry import REGISTRY, probe
+
+__all__ = ["diagnose", "gpu_names", "isa", "jetson_model", "memory_bytes"]
+
+# the instruction sets that decide the speed of a convolution, as /proc/cpuinfo names them
+_ISA = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "amx_int8",
+    "amx_fp16",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+)
+
+_PACKAGES = (
+    ("onnx", "export"),
+    ("onnxsim", "export"),
+    ("safetensors", "checkpoints"),
+    ("rich", "tables"),
+    ("PyYAML", "project files"),
+)
+
+
+def isa() -> list[str]:
+    """Instruction sets of interest this CPU has."""
+    return [name for name in _ISA if name in cpu_flags()]
+
+
+def memory_bytes() -> int | None:
+    """Physical memory, None where it cannot be told."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def jetson_model() -> str | None:
+    """Model of the Jetson board and its L4T release, None elsewhere."""
+    try:
+        release = Path("/etc/nv_tegra_release").read_text(errors="replace").splitlines()[0].strip("# ")
+    except (OSError, IndexError):
+        return None
+    try:
+        model = Path("/proc/device-tree/model").read_text(errors="replace").strip("\0 ")
+    except OSError:
+        model = "Jetson"
+    return f"{model} ({release})"
+
+
+def gpu_names() -> list[str]:
+    """NVIDIA GPUs with memory and driver as nvidia-smi lists them; empty when there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in result.stdout.splitlines() if line.strip()]
+
+
+def diagnose() -> dict[str, Any]:
+    """Everything `hnx doctor` prints.
+
+    Returns:
+        {"hardware": {label: text}, "runtimes": [{"name", "available", "version", "runnable", "precisions", "reason",
+        "fix"}], "packages": [{"name", "version", "purpose", "fix"}]}
+    """
+    memory = memory_bytes()
+    flags = isa()
+    hardware = {
+        "CPU": cpu_model(),
+        "cores for this process": available_threads(),
+        "instruction sets": ", ".join(flags) or "none of interest",
+        "low precision": _low_precision(flags),
+        "memory": f"{memory / 2**30:.1f} GiB" if memory else "unknown",
+        "GPU": "; ".join(gpu_names()) or "none found (nvidia-smi is missing or lists none)",
+        "Jetson": jetson_model() or "no",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+    }
+    return {"schema_version": 1, "hardware": hardware, "runtimes": _runtimes(), "packages": _packages()}
+
+
+def _low_precision(flags: list[str]) -> str:
+    native = [
+        text
+        for text, names in (
+            ("bf16", ("avx512_bf16", "amx_bf16", "bf16")),
+            ("fp16", ("avx512_fp16", "amx_fp16")),
+            ("int8", ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")),
+        )
+        if any(name in flags for name in names)
+    ]
+    return f"native {', '.join(native)}" if native else "none is native: expect no gain from bf16, fp16 or int8"
+
+
+def _runtimes() -> list[dict[str, Any]]:
+    rows = []
+    for row in REGISTRY:
+        state = probe(row)
+        rows.append(
+            {
+                "name": row.name,
+                "available": state.available,
+                "version": state.version,
+                "runnable": state.runnable(),
+                "precisions": dict(state.precisions),
+                "reason": state.reason,
+                "fix": state.fix,
+            }
+        )
+    return rows
+
+
+def _packages() -> list[dict[str, str]]:
+    rows = []
+    for name, purpose in _PACKAGES:
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            found = ""
+        rows.append(
+            {"name": name, "version": found, "purpose": purpose, "fix": "" if found else 'pip install -e ".[export]"'}
+        )
+    return rows
