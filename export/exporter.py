@@ -108,11 +108,14 @@ def _load(config: ExportConfig) -> _Source:
         return _untrained(config)
     checkpoint = load_checkpoint(config.weights)
     project = _project(config, checkpoint.metadata)
-    found = infer_config(
-        checkpoint.state,
-        activation=config.activation or checkpoint.metadata.get("activation", "swish"),
-        seg_mode=project.seg_mode,
-    )
+    found = infer_config(checkpoint.state, activation=config.activation or "swish", metadata=checkpoint.metadata)
+    if config.activation not in (None, found.activation):
+        raise HnxError(
+            f"{config.weights} was trained with {found.activation}, {config.activation} was asked for",
+            why="another activation makes another network of the same weights",
+            fix="leave --activation out",
+            code=ExitCode.USAGE,
+        )
     expected = ModelConfig(
         compound_coef=found.compound_coef if config.compound_coef is None else config.compound_coef,
         num_classes=len(project.classes),
@@ -130,20 +133,19 @@ def _load(config: ExportConfig) -> _Source:
 
 
 def _untrained(config: ExportConfig) -> _Source:
-    from hybridnets.network.model import HybridNets
-    from hybridnets.network.weights import initialize
+    from hybridnets.network.weights import create_model
 
     project = load_project(config.project or "bdd100k")
-    model = HybridNets(
+    model = create_model(
         ModelConfig(
             compound_coef=3 if config.compound_coef is None else config.compound_coef,
             num_classes=len(project.classes),
             seg_classes=len(project.seg_list),
             seg_mode=project.seg_mode,
             activation=config.activation or "swish",
-        )
+        ),
+        config.seed,
     ).eval()
-    initialize(model, config.seed)
     return _Source(model, project, {"untrained": True, "source": {"seed": config.seed}})
 
 
