@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridnets.anchors import anchor_count
 from hybridnets.errors import HnxError
 
 if TYPE_CHECKING:
@@ -59,7 +60,23 @@ def trace(
             dynamic_axes=axes,
             dynamo=False,
         )
-        return onnx.load(path)
+        proto = onnx.load(path)
+    _name_output_shapes(proto, model, size)
+    return proto
+
+
+def _name_output_shapes(proto: onnx.ModelProto, model: HybridNets, size: tuple[int, int]) -> None:
+    """Write the known sizes over the placeholders that tracing a free batch leaves in the outputs."""
+    width, height = size
+    anchors = anchor_count(width, height)
+    tails = {
+        "regression": (anchors, 4),
+        "classification": (anchors, model.config.num_classes),
+        "segmentation": (model.config.seg_channels, height, width),
+    }
+    for output in proto.graph.output:
+        for dimension, value in zip(output.type.tensor_type.shape.dim[1:], tails[output.name], strict=True):
+            dimension.dim_value = value
 
 
 def _deployment(model: HybridNets, outputs: tuple[str, ...]) -> Any:
@@ -105,6 +122,7 @@ def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
                 fix="pip install --upgrade onnxsim onnx, and report this",
             ) from error
     _constants_to_initializers(proto)
+    _double_single_rows(proto)
     for node in proto.graph.node:
         while node.input and not node.input[-1]:  # OpenCV-DNN refuses trailing empty inputs
             del node.input[-1]
@@ -128,6 +146,38 @@ def _constants_to_initializers(proto: onnx.ModelProto) -> None:
         proto.graph.initializer.append(tensor)
     del proto.graph.node[:]
     proto.graph.node.extend(kept)
+
+
+def _double_single_rows(proto: onnx.ModelProto) -> None:
+    """Repeat a single row or column before it is enlarged: OpenCV 5.0 reads past the end of maps one pixel high.
+
+    Between two equal rows every interpolation is that row, so the result is exact. Inputs 128 pixels high or wide
+    are concerned: their coarsest map, P7, has one row. Seen there: logits of 1e22, different in every run.
+    """
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    shapes = {
+        value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        for value in (*inferred.value_info, *inferred.input)
+    }
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    nodes = []
+    for node in proto.graph.node:
+        single = [axis for axis in (2, 3) if (shapes.get(node.input[0]) or [])[axis : axis + 1] == [1]]
+        linear = any(a.name == "mode" and a.s == b"linear" for a in node.attribute)
+        if node.op_type == "Resize" and linear and single:
+            scales = onnx.numpy_helper.to_array(constants[node.input[2]]).copy()
+            for axis in single:
+                scales[axis] /= 2
+                doubled = f"{node.name}_doubled_{axis}"
+                nodes.append(onnx.helper.make_node("Concat", [node.input[0]] * 2, [doubled], doubled, axis=axis))
+                node.input[0] = doubled
+            node.input[2] = f"{node.name}_scales"
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(scales, node.input[2]))
+        nodes.append(node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
 
 
 def add_anchor_output(proto: onnx.ModelProto, anchors: NDArray[np.float32]) -> None:

@@ -247,29 +247,37 @@ def run_stages(
         run.spare.put(preprocessor())
     # a worker that is slow with one frame must not let the others pile up results behind it
     budget = _Budget(run, 2 * queue_size + len(pipelines), MEMORY_BUDGET)
+    bodies: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
+        (_read, (frames, budget, len(pipelines))),
+        *((_work, (pipeline,)) for pipeline in pipelines),
+        (_write, (consume, budget, len(pipelines))),
+    ]
+    # Events of our own: a Thread.join or is_alive that Ctrl-C interrupts marks the running thread as ended
+    # (bpo-45274 up to Python 3.12), and the caller would close the files that it still writes
+    ends = [threading.Event() for _ in bodies]
     threads = [
-        threading.Thread(target=_guard, args=(run, body, *args), name=f"hnx-{body.__name__.strip('_')}", daemon=True)
-        for body, args in [
-            (_read, (frames, budget, len(pipelines))),
-            *((_work, (pipeline,)) for pipeline in pipelines),
-            (_write, (consume, budget, len(pipelines))),
-        ]
+        threading.Thread(target=_guard, args=(run, end, body, *args), name=f"hnx{body.__name__}", daemon=True)
+        for end, (body, args) in zip(ends, bodies, strict=True)
     ]
     start = time.perf_counter_ns()
     interrupted = False
     try:
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads):
-            # not without a limit: on some systems Ctrl-C does not wake a plain join
-            threads[-1].join(_TICK_S) if threads[-1].is_alive() else time.sleep(_TICK_S / 10)
+        for end in ends:
+            # in steps: on some systems Ctrl-C does not wake a wait without a limit
+            while not end.wait(_TICK_S):
+                pass
     except KeyboardInterrupt:
         interrupted = True
     finally:
         run.stop.set()
-        for thread in threads:
+        for thread, end in zip(threads, ends, strict=True):
             if thread.ident is not None:
-                thread.join()  # a second Ctrl-C leaves here: the threads are daemons and do not hold the process
+                # a second Ctrl-C leaves here: the threads are daemons and do not hold the process
+                while not end.wait(_TICK_S):
+                    pass
+                thread.join()
     seconds = (time.perf_counter_ns() - start) / 1e9
     stages = ("decode", "preprocess", "network", "postprocess", "write")
     means = {stage: run.spent_ns.get(stage, 0) / 1e6 / max(1, run.counts.get(stage, 0)) for stage in stages}
@@ -281,13 +289,15 @@ def run_stages(
     return summary
 
 
-def _guard(run: _Run, body: Callable[..., None], *args: Any) -> None:
+def _guard(run: _Run, end: threading.Event, body: Callable[..., None], *args: Any) -> None:
     try:
         body(run, *args)
     except (_Stopped, StopStream):
         run.stop.set()
     except BaseException as error:
         run.fail(error)
+    finally:
+        end.set()
 
 
 def _read(run: _Run, frames: Iterable[Frame], budget: _Budget, workers: int) -> None:

@@ -48,7 +48,8 @@ class TorchRuntime(Runtime):
         torch.set_num_threads(self.options.thread_count)
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.options.precision]
         model = build_model(load_checkpoint(self.bundle.file(self.bundle.weights)), self.bundle.model)
-        self._model = model.to(dtype=dtype, memory_format=torch.channels_last)
+        model.to(dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model = model
         self._roles = {role: spec.name for role, spec in self.bundle.outputs.items() if role != "anchors"}
         run = self._forward
         self._run = torch.compile(run) if self.options.compile else run

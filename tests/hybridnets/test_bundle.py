@@ -1,0 +1,173 @@
+"""Opening bundles: ours, somebody else's, and damaged ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hybridnets.anchors import make_anchors
+from hybridnets.bundle import find_bundles, open_bundle
+from hybridnets.errors import HnxError
+
+ONNX = "hybridnets_128x256.onnx"
+ANCHORS = "anchor_128_256.npy"
+
+
+@pytest.fixture
+def copy(bundle_path: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may damage."""
+    return Path(shutil.copytree(bundle_path, tmp_path / "bundle"))
+
+
+def edit(folder: Path, **changes: object) -> None:
+    """Change keys of the manifest; a.b reaches into groups, None deletes."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for key, value in changes.items():
+        group = manifest
+        *path, last = key.split("__")
+        for part in path:
+            group = group[part]
+        if value is None:
+            del group[last]
+        else:
+            group[last] = value
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_manifest_carries_all_an_edge_device_needs(bundle_path: Path) -> None:
+    bundle = open_bundle(bundle_path)
+    assert bundle.target == (128, 256)
+    assert bundle.classes == ("car",)
+    assert bundle.seg_classes == ("road", "lane")
+    assert bundle.seg_mode == "multiclass"
+    assert list(bundle.outputs) == ["regression", "classification", "segmentation"]
+    assert bundle.untrained
+    anchors = bundle.anchors()
+    assert anchors is not None
+    assert np.array_equal(anchors, make_anchors(256, 128))
+    proof = bundle.manifest["proof"]["outputs"]
+    assert max(item["rel_l2"] for item in proof.values()) < 1e-4
+    assert {"torch", "onnx", "onnxsim", "hnx"} <= bundle.manifest["tools"].keys()
+    assert open_bundle(bundle_path / "manifest.json").path == bundle_path
+    assert open_bundle(bundle_path / ONNX).manifest == bundle.manifest
+
+
+@pytest.mark.parametrize("name", [ONNX, ANCHORS, "weights.safetensors"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "delete"])
+def test_changed_files_are_found(copy: Path, name: str, damage: str) -> None:
+    path = copy / name
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    path.write_bytes({"flip": bytes(content), "truncate": bytes(content[:-100])}.get(damage, b""))
+    if damage == "delete":
+        path.unlink()
+    with pytest.raises(HnxError, match=name):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema_version": 99}, "schema version is 99"),
+        ({"schema_version": None}, "no schema_version"),
+        ({"schema_version": "1"}, "no schema_version"),
+        ({"model": None}, "'model' is missing"),
+        ({"model__compound_coef": 12}, "coefficient 12"),
+        ({"model__activation": "gelu"}, "gelu"),
+        ({"segmentation__mode": "other"}, "other"),
+        ({"classes": "car"}, "class names"),
+        ({"classes": []}, "class names"),
+        ({"inputs": []}, "wrong form"),
+        ({"preprocess__std": [1, 1, 0]}, "mean and std"),
+        ({"variants": [{"precision": "fp32", "file": "../../etc/passwd"}]}, "outside the bundle"),
+        ({"anchors__file": "/etc/passwd"}, "outside the bundle"),
+        ({"files": {}}, "no hash"),
+        ({"files": 5}, "no hash"),
+        ({"anchors__rule__scales": [1]}, "anchor scales"),
+    ],
+)
+def test_bad_manifests(copy: Path, changes: dict[str, object], message: str) -> None:
+    edit(copy, **changes)
+    with pytest.raises(HnxError, match=message):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "5"])
+def test_manifests_that_are_none(copy: Path, text: str) -> None:
+    (copy / "manifest.json").write_text(text)
+    with pytest.raises(HnxError, match=r"manifest\.json"):
+        open_bundle(copy)
+
+
+def test_bare_onnx_of_another_exporter(copy: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(copy / ONNX, bare / "net.onnx")
+    np.save(bare / "anchors_128x256.npy", make_anchors(256, 128).astype(np.float64))
+    for argument in (bare, bare / "net.onnx"):
+        bundle = open_bundle(argument)
+        assert bundle.target == (128, 256)
+        assert bundle.anchors_file == "anchors_128x256.npy"
+        assert bundle.weights is None
+        assert bundle.notes
+        anchors = bundle.anchors()
+        assert anchors is not None
+        assert anchors.dtype == np.float32
+    (bare / "anchors_128x256.npy").unlink()
+    computed = open_bundle(bare).anchors()
+    assert computed is not None
+    assert np.array_equal(computed, make_anchors(256, 128))
+
+
+class Hostile:
+    """Touches a file when unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("touch hostile-ran",)
+
+
+def test_bad_anchor_files(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(copy / ONNX, bare / "net.onnx")
+    path = bare / ANCHORS
+    np.save(path, np.array([Hostile()], dtype=object), allow_pickle=True)
+    cases = [path.read_bytes(), b"", b"junk" * 100]
+    for array in (np.zeros((1, 5, 4), np.float32), np.zeros((1, 6138, 4), np.int64), np.full((1, 6138, 4), np.nan)):
+        np.save(path, array)
+        cases.append(path.read_bytes())
+    np.save(path, make_anchors(256, 128))
+    cases.append(path.read_bytes()[:-50])
+    for content in cases:
+        path.write_bytes(content)
+        with pytest.raises(HnxError, match="anchors"):
+            open_bundle(bare).anchors()
+    assert not (tmp_path / "hostile-ran").exists()
+
+
+def test_what_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(HnxError, match="no manifest"):
+        open_bundle(tmp_path)
+    with pytest.raises(HnxError, match="does not exist"):
+        open_bundle(tmp_path / "absent")
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(HnxError, match="not a bundle"):
+        open_bundle(tmp_path / "a.txt")
+    for content in (b"", b"\x00" * 64, b"junk" * 50, b"\x08\x08"):
+        (tmp_path / "a.onnx").write_bytes(content)
+        with pytest.raises(HnxError, match=r"a\.onnx"):
+            open_bundle(tmp_path / "a.onnx")
+
+
+def test_newest_first(copy: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(copy, tmp_path / "another"))
+    os.utime(copy / "manifest.json", ns=(1, 1))
+    assert find_bundles(tmp_path) == [other, copy]
+    assert find_bundles(tmp_path / "absent") == []

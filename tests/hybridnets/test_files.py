@@ -1,0 +1,105 @@
+"""Files are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hybridnets.errors import HnxError
+from hybridnets.files import atomic_directory, atomic_path, read_json, sha256_file, write_json
+
+
+def test_json_round_trip_and_mode(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "a.json"
+    write_json(path, {"ä": [1, 2.5, None]})
+    assert read_json(path) == {"ä": [1, 2.5, None]}
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_leaves_the_old_folder(tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    with atomic_directory(path) as temporary:
+        (temporary / "a").write_text("1")
+    with pytest.raises(RuntimeError), atomic_directory(path) as temporary:
+        (temporary / "a").write_text("2")
+        raise RuntimeError
+    assert (path / "a").read_text() == "1"
+    with atomic_directory(path) as temporary:
+        (temporary / "b").write_text("3")
+    assert [p.name for p in path.iterdir()] == ["b"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_kill_leaves_no_half_file(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, pathlib; from hybridnets.files import atomic_path\n"
+        "with atomic_path(pathlib.Path(sys.argv[1])) as t:\n"
+        "    t.write_text('half'); print('ready', flush=True); time.sleep(60)\n"
+    )
+    path = tmp_path / "a.txt"
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGKILL)
+    assert not path.exists()
+
+
+def test_a_full_disk_is_told_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(HnxError, match="the disk is full"):
+        write_json(tmp_path / "a.json", 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HnxError, match="Cannot write"):
+        write_json(tmp_path / "file" / "a.json", 1)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100000, "\xff"])
+def test_bad_json(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(HnxError, match="not valid JSON"):
+        read_json(path)
+    with pytest.raises(HnxError, match="more than"):
+        read_json(tmp_path / "a.json", limit=-1)
+
+
+def test_missing(tmp_path: Path) -> None:
+    for call in (read_json, sha256_file):
+        with pytest.raises(HnxError, match="does not exist"):
+            call(tmp_path / "absent")
+
+
+def test_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert sha256_file(path).startswith("ba7816bf8f01cfea414140de5dae2223")
