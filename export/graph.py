@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.repairs import REPAIRS
 from hybridnets.anchors import anchor_count
 from hybridnets.errors import HnxError
 
@@ -102,7 +103,7 @@ def _deployment(model: HybridNets, outputs: tuple[str, ...]) -> Any:
 
 
 def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants and batch norms with onnxsim, then turn what is left of Constant nodes into initializers.
+    """Fold constants and batch norms with onnxsim, then apply the repairs that runtimes need (`export.repairs`).
 
     onnxsim's own random check is not relied on: the caller proves the saved file against PyTorch.
 
@@ -121,63 +122,11 @@ def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
                 why=str(error)[:300],
                 fix="pip install --upgrade onnxsim onnx, and report this",
             ) from error
-    _constants_to_initializers(proto)
-    _double_single_rows(proto)
-    for node in proto.graph.node:
-        while node.input and not node.input[-1]:  # OpenCV-DNN refuses trailing empty inputs
-            del node.input[-1]
+    for repair in REPAIRS:
+        repair(proto)
     proto.graph.name = "hybridnets"
     onnx.checker.check_model(proto)
     return proto
-
-
-def _constants_to_initializers(proto: onnx.ModelProto) -> None:
-    import onnx
-
-    kept = []
-    for node in proto.graph.node:
-        value = next((a.t for a in node.attribute if a.name == "value"), None)
-        if node.op_type != "Constant" or value is None:
-            kept.append(node)
-            continue
-        tensor = onnx.TensorProto()
-        tensor.CopyFrom(value)
-        tensor.name = node.output[0]
-        proto.graph.initializer.append(tensor)
-    del proto.graph.node[:]
-    proto.graph.node.extend(kept)
-
-
-def _double_single_rows(proto: onnx.ModelProto) -> None:
-    """Repeat a single row or column before it is enlarged: OpenCV 5.0 reads past the end of maps one pixel high.
-
-    Between two equal rows every interpolation is that row, so the result is exact. Inputs 128 pixels high or wide
-    are concerned: their coarsest map, P7, has one row. Seen there: logits of 1e22, different in every run.
-    """
-    import onnx
-
-    inferred = onnx.shape_inference.infer_shapes(proto).graph
-    shapes = {
-        value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-        for value in (*inferred.value_info, *inferred.input)
-    }
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    nodes = []
-    for node in proto.graph.node:
-        single = [axis for axis in (2, 3) if (shapes.get(node.input[0]) or [])[axis : axis + 1] == [1]]
-        linear = any(a.name == "mode" and a.s == b"linear" for a in node.attribute)
-        if node.op_type == "Resize" and linear and single:
-            scales = onnx.numpy_helper.to_array(constants[node.input[2]]).copy()
-            for axis in single:
-                scales[axis] /= 2
-                doubled = f"{node.name}_doubled_{axis}"
-                nodes.append(onnx.helper.make_node("Concat", [node.input[0]] * 2, [doubled], doubled, axis=axis))
-                node.input[0] = doubled
-            node.input[2] = f"{node.name}_scales"
-            proto.graph.initializer.append(onnx.numpy_helper.from_array(scales, node.input[2]))
-        nodes.append(node)
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
 
 
 def add_anchor_output(proto: onnx.ModelProto, anchors: NDArray[np.float32]) -> None:

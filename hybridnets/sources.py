@@ -247,9 +247,9 @@ def open_source(text: str | Path) -> Source:
     _quiet()
     text = str(text)
     path = Path(text)
-    if path.is_dir():
+    if text and path.is_dir():  # Path("") is the current folder
         return _open_folder(path)
-    if path.exists():
+    if text and path.exists():
         return _open_file(path)
     if text.isascii() and text.isdigit():
         return VideoSource(f"camera{int(text)}", int(text), f"camera {int(text)}")

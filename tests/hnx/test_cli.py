@@ -1,0 +1,176 @@
+"""The command line as a shell sees it: help, exit codes, messages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hnx.__main__ import main
+from hnx.cli import COMMANDS
+from hybridnets.errors import ExitCode, HnxError
+
+
+def hnx(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    root = Path(__file__).parents[2]
+    return subprocess.run(
+        [sys.executable, "-m", "hnx", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**__import__("os").environ, "PYTHONPATH": str(root)},
+        timeout=300,
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from hnx.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "finally: print(sorted({m.split('.')[0] for m in sys.modules} & "
+        "{'numpy', 'cv2', 'torch', 'yaml', 'rich', 'onnx', 'onnxruntime', 'openvino'}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+    for name in COMMANDS:
+        assert f"  {name} " in result.stdout
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == ExitCode.OK
+    text = capsys.readouterr().out
+    assert "Usage: hnx" in text
+    assert "Example" in text
+    assert name in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from hybridnets.version import __version__
+
+    assert main(["--version"]) == ExitCode.OK
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["exprot"], ExitCode.USAGE, "did you mean 'export'"),
+        (["export", "--widht", "640"], ExitCode.USAGE, "--width"),
+        (["export", "--width", "600", "--height", "384"], ExitCode.USAGE, "use 512 or 640"),
+        (["export", "--size", "640"], ExitCode.USAGE, "640x384"),
+        (["export", "--size", "640x384", "--width", "640"], ExitCode.USAGE, "not both"),
+        (["export", "-c", "9", "-w", ""], ExitCode.FAILED, "fix"),
+        (["export", "-c", "9"], ExitCode.USAGE, "coefficient 9"),
+        (["export", "-w", "absent.pth"], ExitCode.FAILED, "absent.pth"),
+        (["export", "-p", "absent.yml"], ExitCode.FAILED, "absent.yml"),
+        (["bench", "absent-bundle"], ExitCode.FAILED, "absent-bundle"),
+        (["infer", "absent.jpg", "-b", "absent-bundle"], ExitCode.FAILED, "absent"),
+        (["compare", "absent-bundle"], ExitCode.FAILED, "absent-bundle"),
+        (["compare", "a", "b", "c"], ExitCode.USAGE, "one bundle, or two"),
+        (["compare", "--runtime", "torch"], ExitCode.USAGE, "two runtimes"),
+        (["compare", "--runtime", "torch,opnvino"], ExitCode.USAGE, "did you mean 'openvino'"),
+    ],
+)
+def test_mistakes(
+    arguments: list[str],
+    code: ExitCode,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_become_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from hnx import cli
+
+    cases: list[tuple[BaseException, int, str]] = [
+        (HnxError("what", why="why", fix="fix", code=ExitCode.GATE_FAILED), 3, "hnx: what\n  why: why\n  fix: fix"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (MemoryError(), 1, "Not enough memory"),
+        (OSError(28, "No space left on device", "x"), 1, "the disk is full"),
+        (ZeroDivisionError("boom"), 1, "Internal error: ZeroDivisionError: boom"),
+    ]
+    for error, code, words in cases:
+
+        def raising(*_: object, error: BaseException = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(cli.cli, "main", raising)
+        assert main([]) == code
+        text = capsys.readouterr().err
+        assert words in text
+        assert "Traceback" not in text
+
+
+def test_errors_survive_a_process_boundary() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(HnxError("a", why="b", fix="c", code=ExitCode.NOTHING_RAN)))
+    assert (error.what, error.why, error.fix, error.code) == ("a", "b", "c", ExitCode.NOTHING_RAN)
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        f"{sys.executable} -m hnx --help | head -1", shell=True, capture_output=True, text=True, cwd=root
+    )
+    assert result.stderr == ""
+    assert result.stdout.startswith("Usage")
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "machine.json"
+    assert main(["doctor", "--json", str(path)]) == ExitCode.OK
+    text = capsys.readouterr().out
+    for name in ("openvino", "onnxruntime", "torch", "opencv-dnn", "instruction sets", "Jetson"):
+        assert name in text
+    findings = json.loads(path.read_text())
+    assert {row["name"] for row in findings["runtimes"]} >= {"openvino", "torch"}
+    assert all(row["available"] or (row["reason"] and row["fix"]) for row in findings["runtimes"])
+
+
+def test_doctor_with_nothing_runnable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from runtimes import machine
+    from runtimes.base import Probe
+
+    monkeypatch.setattr(machine, "probe", lambda row: Probe(reason="not installed", fix=f"pip install {row.name}"))
+    assert main(["doctor"]) == ExitCode.NOTHING_RAN
+    assert "pip install openvino" in capsys.readouterr().out
+
+
+def test_compare_agrees_and_gates(bundle_path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "agreement.json"
+    arguments = ["compare", str(bundle_path), "--runtime", "torch,openvino", "--json", str(path), "--threads", "1"]
+    assert main(arguments) == ExitCode.OK
+    report = json.loads(path.read_text())
+    assert report["outputs"]["segmentation"]["rel_l2"] < 1e-4
+    assert report["pixel_agreement"] > 0.99
+    assert report["problems"] == []
+    assert len(report["input_sha256"]) == 64
+    capsys.readouterr()
+    assert main([*arguments, "--tolerance", "1e-12"]) == ExitCode.GATE_FAILED
+    assert "beyond tolerance" in capsys.readouterr().err
+
+
+def test_export_default_in_an_empty_folder(tmp_path: Path) -> None:
+    result = hnx("export", "-c", "0", "--width", "128", "--height", "128", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "proved" in result.stdout
+    assert "untrained" in result.stderr
+    folder = tmp_path / "exports" / "hybridnets_c0_128x128"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "anchor_128_128.npy", "hybridnets_128x128.onnx", "manifest.json", "weights.safetensors",
+    ]  # fmt: skip
+    assert folder.stat().st_mode & 0o777 == 0o755
