@@ -1,0 +1,360 @@
+"""What a measurement becomes: JSON is the truth, the table, Markdown and CSV are views of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.statistics import more_samples
+from hybridnets.errors import ExitCode, HnxError
+from hybridnets.files import read_json, write_bytes, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Report",
+    "check_report_path",
+    "csv_text",
+    "gate",
+    "markdown",
+    "print_report",
+    "read_report",
+    "write_report",
+]
+
+SCHEMA_VERSION = 1
+WIDTH = 120
+STAGES = ("decode", "preprocess", "network", "postprocess")
+# settings that must agree before two reports may be held against each other
+COMPARABLE = ("scenario", "streams", "threads", "input_sha256")
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One measurement.
+
+    Attributes:
+        rows: one object for each runtime and precision, skipped ones too.
+        environment, settings, bundle: what ran, on what, and how.
+        created: UTC time, ISO 8601.
+    """
+
+    rows: Sequence[Row]
+    environment: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    bundle: Mapping[str, Any]
+    created: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def measured(self) -> list[Row]:
+        """Rows that ran."""
+        return [row for row in self.rows if "skipped" not in row]
+
+    @property
+    def skipped(self) -> list[Row]:
+        """Rows that could not run."""
+        return [row for row in self.rows if "skipped" in row]
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole report; plain JSON values without NaN."""
+        return {
+            "schema_version": self.schema_version,
+            "created": self.created,
+            "rows": list(self.rows),
+            "environment": dict(self.environment),
+            "settings": dict(self.settings),
+            "bundle": dict(self.bundle),
+        }
+
+
+def row_name(row: Row) -> str:
+    """`runtime:precision`."""
+    return f"{row['runtime']}:{row['precision']}"
+
+
+def read_report(path: Path) -> Report:
+    """An earlier report.
+
+    Raises:
+        HnxError: missing, not a report, or written by a newer hnx.
+    """
+    value = read_json(path)
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if not isinstance(version, int) or not isinstance(value.get("rows"), list):
+        raise HnxError(
+            f"{path} is not a report of `hnx bench`",
+            why="it has no schema_version and rows",
+            fix="write one with `hnx bench --json FILE`",
+        )
+    if version > SCHEMA_VERSION:
+        raise HnxError(
+            f"Cannot use {path}",
+            why=f"its schema version is {version}, this hnx reads {SCHEMA_VERSION}",
+            fix="update hnx",
+        )
+    for row in value["rows"]:
+        complete = isinstance(row, dict) and {"runtime", "precision"} <= row.keys()
+        if not complete or not ("skipped" in row or {"forward_ms", "end_to_end_ms"} <= row.keys()):
+            raise HnxError(f"Cannot use {path}", why="a row has the wrong form", fix="measure again")
+    return Report(
+        rows=value["rows"],
+        environment=value.get("environment") or {},
+        settings=value.get("settings") or {},
+        bundle=value.get("bundle") or {},
+        created=str(value.get("created", "")),
+        schema_version=version,
+    )
+
+
+# -- the gate ------------------------------------------------------------------------------------------------
+
+
+def gate(report: Report, earlier: Report, max_regression: float) -> list[str]:
+    """One sentence for each row of `report` that became worse than `earlier` allows; empty when it passes.
+
+    A row that ran then and cannot run now is worse, too. Rows that were not asked for now are not looked at.
+
+    Args:
+        max_regression: percent by which a p50 may have grown.
+
+    Raises:
+        HnxError: the two were measured under other conditions, or have no row in common.
+    """
+    for key in COMPARABLE:
+        now, then = report.settings.get(key), earlier.settings.get(key)
+        if then is not None and now != then:
+            raise HnxError(
+                "The two reports cannot be compared",
+                why=f"{key.replace('_', ' ')} was {then}, now it is {now}",
+                fix="measure both in the same way",
+            )
+    before = {row_name(row): row for row in earlier.measured}
+    sentences = []
+    compared = 0
+    for row in report.rows:
+        old = before.get(row_name(row))
+        if old is None:
+            continue
+        compared += 1
+        if "skipped" in row:
+            sentences.append(
+                f"{row_name(row)} ran in the earlier report and is skipped now: {row['skipped']['reason']}"
+            )
+            continue
+        for key, words in (("forward_ms", "forward only"), ("end_to_end_ms", "end to end")):
+            now, then = row[key]["p50"], old[key]["p50"]
+            change = (now / then - 1) * 100 if then > 0 else 0.0
+            if change > max_regression:
+                doubt = "" if row.get("valid") else " (the row is not valid: measure again)"
+                sentences.append(
+                    f"{row_name(row)} {words}: p50 went from {then:.3f} to {now:.3f} ms, "
+                    f"{change:+.1f} % (at most {max_regression:+g} %){doubt}"
+                )
+    if not compared:
+        raise HnxError(
+            "The two reports cannot be compared",
+            why="no row measured then was asked for now",
+            fix="measure the same runtimes and precisions",
+        )
+    return sentences
+
+
+# -- views ---------------------------------------------------------------------------------------------------
+
+
+def _ms(value: float | None) -> str:
+    """Three significant figures from 1 ms on, three decimals below; always milliseconds."""
+    if value is None:
+        return ""
+    return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:.1f}"
+
+
+def _ratio(row: Row) -> str:
+    value = (row.get("ratio") or {}).get("forward")
+    return "" if value is None else f"{value:.2f}"
+
+
+def _memory(row: Row) -> str:
+    peak = row.get("memory_mb", {}).get("peak")
+    return "" if peak is None else f"{peak:.0f}"
+
+
+def _name(row: Row) -> str:
+    executed = row.get("executed", row["precision"])
+    return row_name(row) if executed == row["precision"] else f"{row_name(row)} ran {executed}"
+
+
+# heading (two lines in the table), right-aligned, cell; the main table
+_COLUMNS: tuple[tuple[str, bool, Callable[[Row], str]], ...] = (
+    ("runtime", False, _name),
+    ("forward\np50", True, lambda row: _ms(row["forward_ms"]["p50"])),
+    ("p95", True, lambda row: _ms(row["forward_ms"]["p95"])),
+    ("p99", True, lambda row: _ms(row["forward_ms"]["p99"])),
+    ("end to end\np50", True, lambda row: _ms(row["end_to_end_ms"]["p50"])),
+    ("p95", True, lambda row: _ms(row["end_to_end_ms"]["p95"])),
+    ("p99", True, lambda row: _ms(row["end_to_end_ms"]["p99"])),
+    ("frames\nper s", True, lambda row: f"{row['frames_per_second']['end_to_end']:.1f}"),
+    ("ratio", True, _ratio),
+    ("load", True, lambda row: f"{row['load_ms']:.0f}"),
+    ("peak\nMB", True, _memory),
+    ("n", True, lambda row: str(row["forward_ms"]["count"])),
+    ("valid", False, lambda row: "yes" if row["valid"] else "NO"),
+)
+_STAGE_COLUMNS: tuple[tuple[str, bool, Callable[[Row], str]], ...] = (
+    ("p50 of\nstages", False, _name),
+    *((stage, True, lambda row, stage=stage: _ms(row["stages_ms"][stage]["p50"])) for stage in STAGES),
+    ("end\nto end", True, lambda row: _ms(row["end_to_end_ms"]["p50"])),
+    ("forward\nonly", True, lambda row: _ms(row["forward_ms"]["p50"])),
+    ("first\ninference", True, lambda row: _ms(row["first_inference_ms"])),
+)  # fmt: skip
+
+
+def headline(report: Report) -> str:
+    """What was measured, in one line."""
+    settings, cpu = report.settings, report.environment.get("cpu") or {}
+    streams = "" if settings.get("scenario") == "single" else f" with {settings.get('streams')} streams"
+    return (
+        f"{report.bundle.get('name', 'bundle')} on {cpu.get('model', 'this machine')}, "
+        f"{settings.get('threads')} threads, scenario {settings.get('scenario')}{streams}. All times in ms."
+    )
+
+
+def remarks(report: Report) -> list[str]:
+    """Sentences below the table: what the ratio means, what speaks against rows, what was skipped."""
+    lines = []
+    baseline = report.settings.get("baseline")
+    if baseline is not None and len(report.measured) > 1:
+        lines.append(f"ratio: forward-only time over that of {baseline} in the same rounds; below 1 is faster")
+    lines.extend(
+        f"{row_name(row)} is not valid: {'; '.join(row['reasons'])}" for row in report.measured if row["reasons"]
+    )
+    enough = [row["enough_samples"] for row in report.measured if row["enough_samples"] is not None]
+    # the rows' own numbers of samples become one: the largest serves all
+    own = {more_samples(number) for number in enough}
+    advice = dict.fromkeys(sentence for row in report.measured for sentence in row["advice"] if sentence not in own)
+    lines.extend(f"advice: {sentence}" for sentence in [*advice, *([more_samples(max(enough))] if enough else [])])
+    for row in report.skipped:
+        skipped = row["skipped"]
+        fix = f" (fix: {skipped['fix']})" if skipped.get("fix") else ""
+        lines.append(f"skipped {row_name(row)}: {skipped['reason']}{fix}")
+    if report.bundle.get("untrained"):
+        lines.append("the weights are untrained: times hold, boxes and masks mean nothing")
+    return lines
+
+
+def _table(report: Report, columns: Sequence[tuple[str, bool, Callable[[Row], str]]], pretty: bool) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD if pretty else box.ASCII2, padding=(0, 1), show_edge=False, pad_edge=False)
+    for heading, right, _ in columns:
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    for row in report.measured:
+        table.add_row(*(cell(row) for _, _, cell in columns), style=None if row["valid"] or not pretty else "yellow")
+    return table
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The tables and the remarks; plain ASCII of at most 120 columns where the console is no terminal."""
+    pretty = console.is_terminal
+    width = min(WIDTH, console.width)
+    console.print(headline(report), markup=False, soft_wrap=True)
+    if report.measured:
+        console.print(_table(report, _COLUMNS, pretty), width=width)
+        console.print()
+        console.print(_table(report, _STAGE_COLUMNS, pretty), width=width)
+        console.print()
+    for line in remarks(report):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def markdown(report: Report) -> str:
+    """The report as Markdown."""
+    lines = ["# Latency", "", headline(report), ""]
+    for columns in (_COLUMNS, _STAGE_COLUMNS) if report.measured else ():
+        lines.append("| " + " | ".join(heading.replace("\n", " ") for heading, _, _ in columns) + " |")
+        lines.append("|" + "|".join("---:" if right else "---" for _, right, _ in columns) + "|")
+        lines.extend("| " + " | ".join(cell(row) for _, _, cell in columns) + " |" for row in report.measured)
+        lines.append("")
+    lines.extend(f"- {line}" for line in remarks(report))
+    environment, tensor = report.environment, report.settings.get("input_sha256", "?")
+    lines.extend(
+        [
+            "",
+            f"Measured {report.created} with hnx {environment.get('hnx', '?')} on {environment.get('os', '?')}, "
+            f"{environment.get('python', '?')}; SHA-256 of the input tensor {tensor}.",
+            "",
+        ]
+    )
+    return "\n".join(lines)
+
+
+def csv_text(report: Report) -> str:
+    """One line for each row; every statistic in a column of its own, empty where a row was skipped."""
+    groups = {"forward": "forward_ms", "end_to_end": "end_to_end_ms"}
+    records: list[dict[str, Any]] = []
+    for row in report.rows:
+        record: dict[str, Any] = {
+            "runtime": row["runtime"],
+            "precision": row["precision"],
+            "executed": row.get("executed", ""),
+            "valid": str(bool(row.get("valid"))).lower(),
+            "skipped": row.get("skipped", {}).get("reason", ""),
+        }
+        if "skipped" not in row:
+            record.update({key: row[key] for key in ("load_ms", "first_inference_ms")})
+            record.update({f"memory_{key}_mb": value for key, value in row["memory_mb"].items()})
+            record.update({f"{key}_per_second": value for key, value in row["frames_per_second"].items()})
+            record["ratio"] = (row.get("ratio") or {}).get("forward", "")
+            for name, key in groups.items():
+                record.update({f"{name}_{statistic}_ms": value for statistic, value in row[key].items()})
+            for stage, summary in row["stages_ms"].items():
+                record[f"{stage}_p50_ms"] = summary["p50"]
+            record["reasons"] = "; ".join(row["reasons"])
+        records.append({key.replace("count_ms", "count"): value for key, value in record.items()})
+    fields = list(dict.fromkeys(key for record in records for key in record))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fields, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return stream.getvalue()
+
+
+_WRITERS: Mapping[str, Callable[[Report], str]] = {".md": markdown, ".csv": csv_text}
+
+
+def check_report_path(path: Path) -> None:
+    """Refuse a suffix nobody can write, before anything is measured.
+
+    Raises:
+        HnxError: neither .json, .md nor .csv (exit code 2).
+    """
+    if path.suffix.lower() not in (".json", *_WRITERS):
+        raise HnxError(
+            f"Cannot write a report as {path.name}",
+            why="reports are .json, .md or .csv",
+            fix=f"for example --report {path.with_suffix('.md').name}",
+            code=ExitCode.USAGE,
+        )
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write JSON, Markdown or CSV, by the suffix; whole or not at all.
+
+    Raises:
+        HnxError: another suffix, or the file cannot be written.
+    """
+    check_report_path(path)
+    if path.suffix.lower() == ".json":
+        write_json(path, report.to_json())
+    else:
+        write_bytes(path, _WRITERS[path.suffix.lower()](report).encode())
