@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hybridnets.version import __version__
+
 __all__ = ["available_cores", "describe_environment", "system_busy_seconds", "throttle_counters", "throttled_since"]
 
 T = TypeVar("T")
@@ -192,12 +194,6 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _hnx_version() -> str | None:
-    from hnx import __version__
-
-    return __version__
-
-
 def _os_name(root: Path) -> str:
     match = re.search(r'^PRETTY_NAME="?([^"\n]+)', _read("etc/os-release", root) or "", re.MULTILINE)
     return match[1] if match else platform.system()
@@ -216,7 +212,7 @@ def describe_environment(root: Path = ROOT) -> dict[str, Any]:
     load = _attempt(os.getloadavg) if hasattr(os, "getloadavg") else None
     return _known(
         {
-            "hnx": _attempt(_hnx_version),
+            "hnx": __version__,
             "python": f"{platform.python_implementation()} {platform.python_version()}",
             "os": _attempt(lambda: _os_name(root)),
             "kernel": _attempt(lambda: f"{platform.system()} {platform.release()}"),

@@ -20,8 +20,7 @@ from benchmarks.environment import available_cores, system_busy_seconds
 from benchmarks.statistics import FOREIGN_LIMIT, percentile
 from benchmarks.worker import wait_idle
 from hybridnets.anchors import make_anchors
-from hybridnets.data import demo_frame
-from hybridnets.errors import HnxError
+from hybridnets.data import read_demo_frame
 from hybridnets.files import write_json
 from hybridnets.postprocess import Postprocessor
 from hybridnets.preprocess import Letterbox, Preprocessor
@@ -204,11 +203,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, raw samples too")
     parser.add_argument("--check", action="store_true", help="exit with 3 when a target is missed")
     options = parser.parse_args(arguments)
-    frame = cv2.imread(str(demo_frame()))
-    if frame is None or options.pairs < 1:
-        raise HnxError("Nothing to measure", fix="give --pairs of at least 1")
+    if options.pairs < 1:
+        parser.error("--pairs counts from 1")
     busy, cpu, start = system_busy_seconds(), time.process_time(), time.perf_counter()
-    found = measure(np.asarray(frame, np.uint8), pairs=options.pairs)
+    found = measure(read_demo_frame(), pairs=options.pairs)
     own, wall, busy_after = time.process_time() - cpu, time.perf_counter() - start, system_busy_seconds()
     print(f"{'p50 in ms':28} {'ours':>8} {'reference':>10} {'ratio':>7}  target")
     for item in found:

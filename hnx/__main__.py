@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from hybridnets.errors import ExitCode, HnxError, from_os_error
@@ -64,7 +65,8 @@ def _report(error: HnxError) -> None:
 
 
 def run() -> None:
-    """Entry point of the installed script."""
+    """Entry point of the installed script. A polite kill ends like Ctrl-C: videos under way are finished."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
 
 

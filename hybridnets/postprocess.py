@@ -116,8 +116,9 @@ def nms(
     positive = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     keep = [np.flatnonzero(~positive)]
     corner, size = boxes[:, :2].astype(np.float64), (boxes[:, 2:].astype(np.float64) - boxes[:, :2])
-    for index in np.unique(classes[positive]):
-        rows = np.flatnonzero(positive & (classes == index))
+    several = bool((classes != classes[:1]).any())
+    for index in np.unique(classes[positive]) if several else classes[:1]:
+        rows = np.flatnonzero(positive & (classes == index) if several else positive)
         xywh = np.concatenate([corner[rows], size[rows]], axis=1)
         # OpenCV's C++ loop: 0.1 ms for 300 boxes where the same loop in numpy takes 1 ms
         kept = cv2.dnn.NMSBoxes(xywh.tolist(), scores[rows].tolist(), 0.0, threshold)
@@ -146,8 +147,14 @@ def class_map(logits: NDArray[np.float32], out: NDArray[np.uint8] | None = None)
 
 def upsample_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """uint8 (h, w) to (height, width) = `size`, nearest neighbour."""
-    if mask.shape == size:
+    (h, w), (height, width) = mask.shape, size
+    if (h, w) == size:
         return mask
+    factor = height // h
+    if 1 < factor <= 8 and (h * factor, w * factor) == size:
+        # whole pixels, as from 640x360 to 1280x720: 0.07 ms where resize takes 0.27
+        wide = cv2.merge([mask] * factor).reshape(h, 1, width)
+        return np.broadcast_to(wide, (h, factor, width)).reshape(size)
     return cv2.resize(np.ascontiguousarray(mask), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
 
 

@@ -45,7 +45,8 @@ class TorchRuntime(Runtime):
                 why="it holds no weights.safetensors, only the ONNX network",
                 fix="export it again without --no-weights, or use another runtime",
             )
-        torch.set_num_threads(self.options.thread_count)
+        # every Python thread that calls torch gets a team of its own
+        torch.set_num_threads(max(1, self.options.thread_count // self.options.streams))
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.options.precision]
         model = build_model(load_checkpoint(self.bundle.file(self.bundle.weights)), self.bundle.model)
         model.to(dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
