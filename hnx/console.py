@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
-__all__ = ["note", "progress", "status", "stdout", "success"]
+__all__ = ["note", "plain_table", "progress", "status", "stdout", "success"]
 
 
 def stdout() -> Console:
@@ -25,6 +26,14 @@ def _stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def plain_table(*columns: str) -> Table:
+    """An empty table without a frame; escape cells that may hold square brackets (rich.markup.escape)."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
 
 
 def note(text: str) -> None:

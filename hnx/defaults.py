@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hybridnets.errors import ExitCode, HnxError
+
 if TYPE_CHECKING:
     from hybridnets.bundle import Bundle
 
@@ -39,8 +41,18 @@ def resolve_bundle(argument: str | None) -> Bundle:
         from export.exporter import export_bundles
 
         weights = default_weights()
-        with status("no bundle yet: exporting the default network at 640x384 first"):
-            bundle = export_bundles(ExportConfig(sizes=(DEFAULT_SIZE,), weights=weights))[0].bundle
+        try:
+            with status("no bundle yet: exporting the default network at 640x384 first"):
+                bundle = export_bundles(ExportConfig(sizes=(DEFAULT_SIZE,), weights=weights))[0].bundle
+        except HnxError as error:
+            if error.code != ExitCode.NOTHING_RAN:
+                raise
+            raise HnxError(
+                "There is no bundle in exports/, and this machine cannot make one",
+                why=error.why,
+                fix=f"copy a bundle here and name it, or {error.fix}",
+                code=error.code,
+            ) from error
         note(f"made {bundle.path}")
     for sentence in bundle.notes:
         note(sentence)

@@ -92,13 +92,12 @@ def command(
 
 
 def _print(result: Agreement) -> None:
-    from rich.table import Table
+    from hnx.console import plain_table, stdout, success
 
-    from hnx.console import stdout, success
-
-    table = Table(title=f"{result.first} and {result.second}, {result.frames} frame(s)", title_justify="left")
-    for name in ("output", "max abs", "relative L2", "cosine"):
-        table.add_column(name, justify="left" if name == "output" else "right")
+    print(f"{result.first} and {result.second}, {result.frames} frame(s)")
+    table = plain_table("output")
+    for name in ("max abs", "relative L2", "cosine"):
+        table.add_column(name, justify="right")
     for role, value in result.outputs.items():
         table.add_row(role, f"{value.max_abs:.2e}", f"{value.rel_l2:.2e}", f"{value.cosine:.9f}")
     stdout().print(table)

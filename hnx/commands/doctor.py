@@ -34,25 +34,29 @@ def command(json_file: Path | None) -> None:
 
 
 def _print(findings: dict[str, object]) -> None:
-    from rich.table import Table
+    from rich.markup import escape
 
-    from hnx.console import stdout
+    from hnx.console import plain_table, stdout
 
     console = stdout()
-    hardware = Table("hardware", "found", show_edge=False)
+    hardware = plain_table("hardware", "found")
     for key, value in findings["hardware"].items():  # type: ignore[attr-defined]  # diagnose() documents its form
-        hardware.add_row(key, str(value))
+        hardware.add_row(key, escape(str(value)))
     console.print(hardware)
     console.print()
-    table = Table("runtime", "version", "runs here", "not here, because", "fix", show_edge=False)
+    table = plain_table("runtime", "version", "runs here", "not here, because", "fix")
     for row in findings["runtimes"]:  # type: ignore[attr-defined]
         why = row["reason"] or "; ".join(f"{k}: {v}" for k, v in row["precisions"].items() if v)
         table.add_row(
-            row["name"], row["version"] or "-", ", ".join(row["runnable"]) or "-", why or "-", row["fix"] or "-"
+            row["name"],
+            row["version"] or "-",
+            ", ".join(row["runnable"]) or "-",
+            escape(why or "-"),
+            escape(row["fix"] or "-"),
         )
     console.print(table)
     console.print()
-    tools = Table("package", "version", "for", show_edge=False)
+    tools = plain_table("package", "version", "for")
     for row in findings["packages"]:  # type: ignore[attr-defined]
-        tools.add_row(row["name"], row["version"] or f"missing: {row['fix']}", row["purpose"])
+        tools.add_row(row["name"], row["version"] or escape(f"missing: {row['fix']}"), row["purpose"])
     console.print(tools)
