@@ -7,23 +7,29 @@ import os
 import platform
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hybridnets.version import __version__
+from runtimes.base import available_threads
+from runtimes.cpu import cpu_flags, cpu_model
 
-__all__ = ["available_cores", "describe_environment", "system_busy_seconds", "throttle_counters", "throttled_since"]
+__all__ = [
+    "Stopwatch",
+    "available_memory_mb",
+    "describe_environment",
+    "system_busy_seconds",
+    "throttle_counters",
+    "throttled_since",
+]
 
 T = TypeVar("T")
 ROOT = Path("/")
-# flags that decide which arithmetic a CPU runtime can use
-ISA_FLAGS = (
-    "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
-    "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
-    "neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
-)  # fmt: skip
+# vector and matrix instructions: they decide which arithmetic a CPU runtime can use
+ISA_FLAGS = re.compile(r"avx|amx|fma|f16c|neon|asimd|fphp|sve|i8mm|bf16")
 LIBRARIES = (
     "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "torch",
     "tensorrt",
@@ -48,12 +54,6 @@ def _read(path: str, root: Path) -> str | None:
 
 def _number(text: str | None, scale: float = 1.0) -> float | None:
     return None if text is None else _attempt(lambda: round(float(text) * scale, 3))
-
-
-def available_cores() -> int:
-    """Cores this process may use; at least 1."""
-    affinity = _affinity()
-    return len(affinity) if affinity else os.cpu_count() or 1
 
 
 def _affinity() -> list[int] | None:
@@ -89,6 +89,21 @@ def system_busy_seconds(root: Path = ROOT) -> float | None:
     return total / ticks
 
 
+class Stopwatch:
+    """Wall time, and what other programs took of our cores meanwhile; it runs from when it is made."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._start = system_busy_seconds(), time.process_time(), time.perf_counter()
+
+    def stop(self) -> tuple[float, float | None]:
+        """Wall seconds, and core-seconds of others; None where the system does not tell.
+
+        Its accounts go by ticks of 10 ms: over short times the second may be a little below 0.
+        """
+        wall, own, busy = time.perf_counter() - self._start, time.process_time() - self._own, system_busy_seconds()
+        return wall, None if busy is None or self._busy is None else busy - self._busy - own
+
+
 def throttle_counters(root: Path = ROOT) -> dict[str, int]:
     """How often, since boot, heat or a container's quota slowed the processor; empty where nobody counts."""
     counters: dict[str, int] = {}
@@ -116,22 +131,15 @@ def throttled_since(before: Mapping[str, int], after: Mapping[str, int]) -> list
 
 
 def _cpu(root: Path) -> dict[str, Any]:
-    text = _read("proc/cpuinfo", root) or ""
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    flags = set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split())
-    model = fields.get("model name") or fields.get("Model") or fields.get("Hardware")
     board = _read("proc/device-tree/model", root)
     quota = _read("sys/fs/cgroup/cpu.max", root)
     return _known(
         {
-            "model": model or platform.processor() or platform.machine(),
+            "model": cpu_model(),
             "board": board.rstrip("\0") if board else None,
-            "flags": [flag for flag in ISA_FLAGS if flag in flags],
+            "flags": sorted(flag for flag in cpu_flags() if ISA_FLAGS.match(flag)),
             "cores": os.cpu_count(),
-            "available_cores": available_cores(),
+            "available_cores": available_threads(),
             "affinity": _affinity(),
             "quota": quota if quota and not quota.startswith("max") else None,
             "frequency": _frequency(root),
@@ -174,6 +182,11 @@ def _memory(root: Path) -> dict[str, float] | None:
     names = {"total_mb": "MemTotal", "available_mb": "MemAvailable", "swap_free_mb": "SwapFree"}
     found = {ours: round(values[theirs] * 1024 / 1e6, 1) for ours, theirs in names.items() if theirs in values}
     return found or None
+
+
+def available_memory_mb(root: Path = ROOT) -> float | None:
+    """What programs can still take without swapping, in millions of bytes; None where the system does not tell."""
+    return (_attempt(lambda: _memory(root)) or {}).get("available_mb")
 
 
 def _container(root: Path) -> str | None:

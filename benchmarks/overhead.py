@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import reference
-from benchmarks.environment import available_cores, system_busy_seconds
+from benchmarks.environment import Stopwatch
+from benchmarks.sampling import wait_idle
 from benchmarks.statistics import FOREIGN_LIMIT, percentile
-from benchmarks.worker import wait_idle
 from hybridnets.anchors import make_anchors
 from hybridnets.data import read_demo_frame
 from hybridnets.files import write_json
 from hybridnets.postprocess import Postprocessor
 from hybridnets.preprocess import Letterbox, Preprocessor
+from runtimes.base import available_threads
 
 __all__ = ["TARGETS", "Comparison", "compare", "main", "measure", "synthetic_outputs"]
 
@@ -205,17 +206,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.pairs < 1:
         parser.error("--pairs counts from 1")
-    busy, cpu, start = system_busy_seconds(), time.process_time(), time.perf_counter()
+    watch = Stopwatch()
     found = measure(read_demo_frame(), pairs=options.pairs)
-    own, wall, busy_after = time.process_time() - cpu, time.perf_counter() - start, system_busy_seconds()
+    wall, others = watch.stop()
     print(f"{'p50 in ms':28} {'ours':>8} {'reference':>10} {'ratio':>7}  target")
     for item in found:
         target = "" if item.target is None else f"<= {item.target:.2f} {'ok' if item.met else 'MISSED'}"
         print(f"{item.name:28} {item.ours_ms:8.3f} {item.reference_ms:10.3f} {item.ratio:7.3f}  {target}")
     kind = "torch tensors, as upstream runs it" if reference.has_torch() else "numpy (torch is not installed)"
     print(f"reference: {kind}")
-    foreign = None if busy is None or busy_after is None else max(0.0, (busy_after - busy - own) / wall)
-    if foreign is not None and foreign > FOREIGN_LIMIT * available_cores():
+    foreign = None if others is None else max(0.0, others / wall)
+    if foreign is not None and foreign > FOREIGN_LIMIT * available_threads():
         print(f"not valid: other programs kept {foreign:.1f} cores busy meanwhile; close them and measure again")
     if options.json is not None:
         report: dict[str, Any] = {

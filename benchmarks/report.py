@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.statistics import more_samples
-from hybridnets.errors import ExitCode, HnxError
+from benchmarks.sampling import STAGES
+from benchmarks.statistics import LONGER, more_samples
+from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.files import read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -18,22 +21,24 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "REPORT_SUFFIXES",
     "SCHEMA_VERSION",
     "Report",
-    "check_report_path",
+    "check_output",
     "csv_text",
-    "gate",
     "markdown",
     "print_report",
     "read_report",
+    "remarks",
+    "row_name",
     "write_report",
 ]
 
 SCHEMA_VERSION = 1
 WIDTH = 120
-STAGES = ("decode", "preprocess", "network", "postprocess")
-# settings that must agree before two reports may be held against each other
-COMPARABLE = ("scenario", "streams", "threads", "input_sha256")
+# what a glance at a terminal can take in; JSON holds everything
+SHOWN_REASONS = 2
+SHOWN_ADVICE = 3
 Row = Mapping[str, Any]
 
 
@@ -115,59 +120,6 @@ def read_report(path: Path) -> Report:
     )
 
 
-# -- the gate ------------------------------------------------------------------------------------------------
-
-
-def gate(report: Report, earlier: Report, max_regression: float) -> list[str]:
-    """One sentence for each row of `report` that became worse than `earlier` allows; empty when it passes.
-
-    A row that ran then and cannot run now is worse, too. Rows that were not asked for now are not looked at.
-
-    Args:
-        max_regression: percent by which a p50 may have grown.
-
-    Raises:
-        HnxError: the two were measured under other conditions, or have no row in common.
-    """
-    for key in COMPARABLE:
-        now, then = report.settings.get(key), earlier.settings.get(key)
-        if then is not None and now != then:
-            raise HnxError(
-                "The two reports cannot be compared",
-                why=f"{key.replace('_', ' ')} was {then}, now it is {now}",
-                fix="measure both in the same way",
-            )
-    before = {row_name(row): row for row in earlier.measured}
-    sentences = []
-    compared = 0
-    for row in report.rows:
-        old = before.get(row_name(row))
-        if old is None:
-            continue
-        compared += 1
-        if "skipped" in row:
-            sentences.append(
-                f"{row_name(row)} ran in the earlier report and is skipped now: {row['skipped']['reason']}"
-            )
-            continue
-        for key, words in (("forward_ms", "forward only"), ("end_to_end_ms", "end to end")):
-            now, then = row[key]["p50"], old[key]["p50"]
-            change = (now / then - 1) * 100 if then > 0 else 0.0
-            if change > max_regression:
-                doubt = "" if row.get("valid") else " (the row is not valid: measure again)"
-                sentences.append(
-                    f"{row_name(row)} {words}: p50 went from {then:.3f} to {now:.3f} ms, "
-                    f"{change:+.1f} % (at most {max_regression:+g} %){doubt}"
-                )
-    if not compared:
-        raise HnxError(
-            "The two reports cannot be compared",
-            why="no row measured then was asked for now",
-            fix="measure the same runtimes and precisions",
-        )
-    return sentences
-
-
 # -- views ---------------------------------------------------------------------------------------------------
 
 
@@ -229,19 +181,20 @@ def headline(report: Report) -> str:
 
 
 def remarks(report: Report) -> list[str]:
-    """Sentences below the table: what the ratio means, what speaks against rows, what was skipped."""
+    """Sentences below the table: what the ratio means, what speaks against rows, what to do, what was skipped.
+
+    Of each row the most decisive reasons only, and of all advice what most rows need.
+    """
     lines = []
     baseline = report.settings.get("baseline")
     if baseline is not None and len(report.measured) > 1:
         lines.append(f"ratio: forward-only time over that of {baseline} in the same rounds; below 1 is faster")
-    lines.extend(
-        f"{row_name(row)} is not valid: {'; '.join(row['reasons'])}" for row in report.measured if row["reasons"]
-    )
-    enough = [row["enough_samples"] for row in report.measured if row["enough_samples"] is not None]
-    # the rows' own numbers of samples become one: the largest serves all
-    own = {more_samples(number) for number in enough}
-    advice = dict.fromkeys(sentence for row in report.measured for sentence in row["advice"] if sentence not in own)
-    lines.extend(f"advice: {sentence}" for sentence in [*advice, *([more_samples(max(enough))] if enough else [])])
+    for row in report.measured:
+        if row["reasons"]:
+            hidden = len(row["reasons"]) - SHOWN_REASONS
+            more = f" (+{hidden} in the JSON report)" if hidden > 0 else ""
+            lines.append(f"{row_name(row)} is not valid: {'; '.join(row['reasons'][:SHOWN_REASONS])}{more}")
+    lines.extend(f"advice: {sentence}" for sentence in _advice(report.measured))
     for row in report.skipped:
         skipped = row["skipped"]
         fix = f" (fix: {skipped['fix']})" if skipped.get("fix") else ""
@@ -249,6 +202,15 @@ def remarks(report: Report) -> list[str]:
     if report.bundle.get("untrained"):
         lines.append("the weights are untrained: times hold, boxes and masks mean nothing")
     return lines
+
+
+def _advice(rows: Sequence[Row]) -> list[str]:
+    """What most rows need comes first. The rows' own numbers of samples become one: the largest serves all."""
+    enough = [row["enough_samples"] for row in rows if row["enough_samples"] is not None]
+    last = [more_samples(max(enough))] if enough else []
+    replaced = {LONGER, *map(more_samples, enough)} if enough else set()
+    counts = Counter(sentence for row in rows for sentence in row["advice"] if sentence not in replaced)
+    return [*(sentence for sentence, _ in counts.most_common(SHOWN_ADVICE - len(last))), *last]
 
 
 def _table(report: Report, columns: Sequence[tuple[str, bool, Callable[[Row], str]]], pretty: bool) -> Table:
@@ -330,21 +292,40 @@ def csv_text(report: Report) -> str:
 
 
 _WRITERS: Mapping[str, Callable[[Report], str]] = {".md": markdown, ".csv": csv_text}
+REPORT_SUFFIXES = (".json", *_WRITERS)
 
 
-def check_report_path(path: Path) -> None:
-    """Refuse a suffix nobody can write, before anything is measured.
+def check_output(path: Path, suffixes: Sequence[str] = ()) -> None:
+    """Refuse a file that could not be written, before minutes of measuring; nothing is left behind.
+
+    Args:
+        suffixes: those allowed; empty allows all.
 
     Raises:
-        HnxError: neither .json, .md nor .csv (exit code 2).
+        HnxError: another suffix (exit code 2), not an ordinary file, or no right to write there.
     """
-    if path.suffix.lower() not in (".json", *_WRITERS):
+    if suffixes and path.suffix.lower() not in suffixes:
         raise HnxError(
             f"Cannot write a report as {path.name}",
-            why="reports are .json, .md or .csv",
+            why=f"reports are {', '.join(suffixes[:-1])} or {suffixes[-1]}",
             fix=f"for example --report {path.with_suffix('.md').name}",
             code=ExitCode.USAGE,
         )
+    what = f"Cannot write {path}"
+    try:
+        if path.exists() and not path.is_file():
+            why = "it is a folder" if path.is_dir() else "it is a device, not an ordinary file"
+            raise HnxError(what, why=why, fix="name a file", code=ExitCode.USAGE)
+        # missing folders are made when the time has come: the nearest one that exists must let us
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise HnxError(
+                what, why=f"{folder} is a file, not a folder", fix="name another folder", code=ExitCode.USAGE
+            )
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise from_os_error(what, error) from error
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -353,7 +334,7 @@ def write_report(report: Report, path: Path) -> None:
     Raises:
         HnxError: another suffix, or the file cannot be written.
     """
-    check_report_path(path)
+    check_output(path, REPORT_SUFFIXES)
     if path.suffix.lower() == ".json":
         write_json(path, report.to_json())
     else:

@@ -18,6 +18,7 @@ __all__ = [
     "Verdict",
     "drift",
     "enough_samples",
+    "imprecise",
     "judge",
     "more_samples",
     "paired_ratio",
@@ -203,14 +204,15 @@ class Verdict:
     """Reasons against a row, and what to do about each.
 
     Attributes:
-        reasons: empty for a valid row.
-        advice: sentences, without repetitions.
-        enough: samples that would fix the medians well enough; None when they are fixed.
+        reasons: empty for a valid row; the most decisive come first: what is wrong, what disturbed it, what the numbers
+            show of it.
+        advice: sentences in the order of the reasons, without repetitions.
+        needed: samples that would fix the medians well enough; 0 when they are.
     """
 
     reasons: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
-    enough: int | None = None
+    needed: int = 0
 
     @property
     def valid(self) -> bool:
@@ -224,12 +226,14 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a report."""
-        more = [] if self.enough is None else [more_samples(self.enough)]
+        advice = self.advice
+        if self.needed:  # says it better than LONGER
+            advice = [*(sentence for sentence in advice if sentence != LONGER), more_samples(self.needed)]
         return {
             "valid": self.valid,
             "reasons": self.reasons,
-            "advice": [*self.advice, *more],
-            "enough_samples": self.enough,
+            "advice": advice,
+            "enough_samples": self.needed if 0 < self.needed <= MANY_SAMPLES else None,
         }
 
 
@@ -238,13 +242,13 @@ MANY_SAMPLES = 5000
 
 
 def more_samples(enough: int) -> str:
-    """Advice for a row whose median is not fixed well enough.
+    """Advice for a row whose median is not fixed well enough; a number only where it is of use.
 
     >>> more_samples(180)
     'about 180 samples would be enough: --iterations 180, with a larger --max-time if the limit ended the row'
     """
     if enough > MANY_SAMPLES:
-        return f"about {enough} samples would be needed: more patience will not help, a quieter machine will"
+        return "more samples would not fix the medians, a quieter machine would"
     return (
         f"about {enough} samples would be enough: --iterations {enough}, "
         "with a larger --max-time if the limit ended the row"
@@ -252,7 +256,7 @@ def more_samples(enough: int) -> str:
 
 
 _QUIET = "close other programs and measure again"
-_MORE = "measure longer with --rigorous"
+LONGER = "measure longer with --rigorous"
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -268,28 +272,29 @@ def judge(evidence: Evidence) -> Verdict:
             "the outputs hold NaN or infinite values",
             "compare the outputs with `hnx compare`; a network that overflows may take other paths through its code",
         )
-    _judge_samples(evidence, verdict)
-    if not evidence.warmed_up:
-        verdict.object("the warm-up did not settle", _MORE, _QUIET)
-    _judge_noise(evidence, verdict)
     _judge_machine(evidence, verdict)
+    _judge_samples(evidence, verdict)
+    _judge_noise(evidence, verdict)
+    if not evidence.warmed_up:
+        verdict.object("the warm-up did not settle", LONGER, _QUIET)
     return verdict
+
+
+def imprecise(kind: str, summary: Summary, frames: int) -> bool:
+    """The median is not fixed within the limit; of end-to-end times only asked where all frames are the same one."""
+    return summary.median_error > MEDIAN_LIMIT and (kind == "forward" or frames == 1)
 
 
 def _judge_samples(evidence: Evidence, verdict: Verdict) -> None:
     for name, summary in (("forward", evidence.forward), ("end-to-end", evidence.end_to_end)):
-        imprecise = summary.median_error > MEDIAN_LIMIT and (name == "forward" or evidence.frames == 1)
-        if summary.count >= MIN_SAMPLES and not imprecise:
+        if summary.count >= MIN_SAMPLES and not imprecise(name, summary, evidence.frames):
             continue
-        enough = enough_samples(summary)
+        verdict.needed = max(verdict.needed, enough_samples(summary))
         if summary.count < MIN_SAMPLES:
             reason = f"{summary.count} {name} samples are too few (at least {MIN_SAMPLES})"
         else:
-            reason = (
-                f"{summary.count} {name} samples fix the median only to {summary.median_error:.1%}"
-                f" (limit {MEDIAN_LIMIT:.0%})"
-            )
-        verdict.enough = max(enough, verdict.enough or 0)
+            error = f"{summary.median_error:.1%}"
+            reason = f"{summary.count} {name} samples fix the median only to {error} (limit {MEDIAN_LIMIT:.0%})"
         verdict.object(reason)
 
 
@@ -303,34 +308,31 @@ def _judge_noise(evidence: Evidence, verdict: Verdict) -> None:
             verdict.object(
                 f"{name} times vary by {summary.variation:.0%} of their mean (limit {VARIATION_LIMIT:.0%})",
                 _QUIET,
-                _MORE,
+                LONGER,
             )
         elif summary.tail > TAIL_LIMIT:
             verdict.object(
-                f"p95 of {name} lies {summary.tail:.0%} above the median (limit {TAIL_LIMIT:.0%})", _QUIET, _MORE
+                f"p95 of {name} lies {summary.tail:.0%} above the median (limit {TAIL_LIMIT:.0%})", _QUIET, LONGER
             )
     change = drift(evidence.forward_rounds)
     if change is not None and abs(change) > DRIFT_LIMIT:
         direction = "slower" if change > 0 else "faster"
         verdict.object(
             f"it became {abs(change):.0%} {direction} between the first and the second half of the rounds",
-            "let the machine cool down or fix its clock, then measure again" if change > 0 else _MORE,
+            "let the machine cool down or fix its clock, then measure again" if change > 0 else LONGER,
         )
 
 
 def _judge_machine(evidence: Evidence, verdict: Verdict) -> None:
+    for cause in evidence.throttled:
+        verdict.object(
+            f"the processor was throttled: {cause}", "improve the cooling or lift the limit of the container"
+        )
     foreign = evidence.foreign_cores
     if foreign is not None and foreign > FOREIGN_LIMIT * evidence.cores:
-        verdict.object(
-            f"other programs kept {foreign:.1f} of {evidence.cores} cores busy meanwhile",
-            _QUIET,
-        )
+        verdict.object(f"other programs kept {foreign:.1f} of {evidence.cores} cores busy", _QUIET)
     if not evidence.went_idle:
         verdict.object(
             "its threads kept spinning after its turns and slowed the other rows",
             "unset OMP_WAIT_POLICY and KMP_BLOCKTIME, or measure this row alone",
-        )
-    for cause in evidence.throttled:
-        verdict.object(
-            f"the processor was throttled: {cause}", "improve the cooling or lift the limit of the container"
         )

@@ -10,7 +10,7 @@ import click
 from hybridnets.errors import ExitCode, HnxError
 
 if TYPE_CHECKING:
-    from benchmarks.latency import BenchConfig
+    from benchmarks.config import BenchConfig
     from benchmarks.report import Report
 
 __all__ = ["command"]
@@ -62,7 +62,12 @@ Rows that cannot run here are listed with the reason. Exit codes: 0 measured, 3 
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all available]")
 @click.option("--fast", "preset", flag_value="fast", help="A glance: 20 samples, 1 s, at most 20 s a row.")
 @click.option("--rigorous", "preset", flag_value="rigorous", help="300 samples, 30 s, at most 15 min a row.")
-@click.option("--iterations", type=click.IntRange(min=1), help="Samples of each row and kind, at least.  [default: 50]")
+@click.option(
+    "--iterations",
+    type=click.IntRange(min=1),
+    help="Samples of each row and kind, at least; up to 3 times as many while a median is not fixed to 2 %."
+    "  [default: 50]",
+)
 @click.option("--duration", type=float, metavar="SECONDS", help="Time of each row and kind, at least.  [default: 5]")
 @click.option(
     "--max-time",
@@ -110,8 +115,9 @@ def command(bundle: str | None, **options: Any) -> None:
     BUNDLE is a folder written by `hnx export` or an ONNX file; without it the default network is used. Every row runs
     in a process of its own; rows take turns, so that a busy machine hits all of them alike.
     """
-    from benchmarks.latency import BenchConfig
-    from benchmarks.report import check_report_path, gate, print_report, read_report, write_report
+    from benchmarks.config import BenchConfig, planned_rows
+    from benchmarks.gate import check_comparable, gate
+    from benchmarks.report import REPORT_SUFFIXES, check_output, print_report, read_report, write_report
     from hnx.console import stdout
     from hnx.defaults import resolve_bundle
 
@@ -126,7 +132,9 @@ def command(bundle: str | None, **options: Any) -> None:
         )
     reports: tuple[Path, ...] = options["reports"]
     for path in reports:
-        check_report_path(path)
+        check_output(path, REPORT_SUFFIXES)
+    if options["json_path"] is not None:
+        check_output(options["json_path"])
     earlier = None if options["against"] is None else read_report(options["against"])
     config = BenchConfig(
         resolve_bundle(bundle),
@@ -141,6 +149,9 @@ def command(bundle: str | None, **options: Any) -> None:
         source=options["source"],
         baseline=options["baseline"],
     )
+    if earlier is not None:
+        known = {"scenario": config.scenario, "streams": config.stream_count, "threads": config.thread_count}
+        check_comparable(known, [":".join(row) for row in planned_rows(config.runtimes)], earlier)
 
     report = _measure(config)
 

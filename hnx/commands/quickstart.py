@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
     from hybridnets.bundle import Bundle
 
 __all__ = ["command"]
+
+_PHASES = {
+    "loading": "loading every runtime",
+    "measuring": "measuring, all of them in turns",
+    "going on": "going on: some medians are not fixed yet",
+}
 
 
 @click.command(
@@ -32,14 +39,16 @@ def command(output: Path) -> None:
     Takes about two minutes. Without a checkpoint in weights/hybridnets.pth the network is a seeded untrained one:
     the timings hold, the picture only shows that the pipeline works.
     """
-    from benchmarks.report import print_report, write_report
+    from benchmarks.report import check_output, print_report, write_report
     from hnx.console import stdout
     from hnx.defaults import resolve_bundle
 
+    json_file, picture = output / "bench.json", output / "overlay.jpg"
+    for path in (json_file, picture):
+        check_output(path)
     bundle = resolve_bundle(None)
     report = _measure(bundle)
     print_report(report, stdout())
-    json_file, picture = output / "bench.json", output / "overlay.jpg"
     write_report(report, json_file)
     runtime = _draw(bundle, picture)
     print()
@@ -47,11 +56,25 @@ def command(output: Path) -> None:
 
 
 def _measure(bundle: Bundle) -> Report:
-    from benchmarks.latency import BenchConfig, run_bench
+    from benchmarks.config import BenchConfig
+    from benchmarks.latency import Progress, run_bench
     from hnx.console import status
 
-    with status("measuring every runtime") as step:
-        return run_bench(BenchConfig(bundle, preset="fast"), lambda progress: step(progress.text))
+    config = BenchConfig(bundle, preset="fast")
+    if sys.stderr.isatty():
+        with status("measuring every runtime") as step:
+            return run_bench(config, lambda progress: step(progress.text))
+
+    # a log wants to know what it waits for, not every turn
+    said = ""
+
+    def say(progress: Progress) -> None:
+        nonlocal said
+        if progress.phase != said:
+            said = progress.phase
+            print(_PHASES[said], file=sys.stderr, flush=True)
+
+    return run_bench(config, say)
 
 
 def _draw(bundle: Bundle, picture: Path) -> str:

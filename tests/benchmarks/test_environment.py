@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import environment
-from benchmarks.environment import describe_environment, system_busy_seconds, throttle_counters, throttled_since
+from benchmarks.environment import (
+    Stopwatch,
+    available_memory_mb,
+    describe_environment,
+    system_busy_seconds,
+    throttle_counters,
+    throttled_since,
+)
 
 
 def test_here_it_is_strict_json_with_the_essentials() -> None:
@@ -25,6 +32,7 @@ def test_an_empty_machine_tells_little_and_nothing_fails(tmp_path: Path) -> None
     assert "temperatures_c" not in found
     assert "container" not in found
     assert system_busy_seconds(tmp_path) is None
+    assert available_memory_mb(tmp_path) is None
     assert throttle_counters(tmp_path) == {}
 
 
@@ -35,12 +43,11 @@ def write(root: Path, files: dict[str, str]) -> None:
         path.write_text(text)
 
 
-def test_reads_a_machine(tmp_path: Path) -> None:
+def test_reads_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = "sys/devices/system/cpu"
     write(
         tmp_path,
         {
-            "proc/cpuinfo": "processor : 0\nmodel name : Example 9000\nflags : fpu avx2 amx_bf16 avx512f\n",
             "proc/meminfo": "MemTotal:  1000000 kB\nMemAvailable: 500000 kB\n",
             "proc/1/cgroup": "0::/kubepods/besteffort/pod1\n",
             f"{cpu}/cpu0/cpufreq/scaling_governor": "powersave\n",
@@ -55,13 +62,16 @@ def test_reads_a_machine(tmp_path: Path) -> None:
             "sys/class/thermal/thermal_zone1/temp": "broken\n",
         },
     )
+    monkeypatch.setattr(environment, "cpu_model", lambda: "Example 9000")
+    monkeypatch.setattr(environment, "cpu_flags", lambda: frozenset(["fpu", "avx2", "amx_bf16", "avx512f", "sse2"]))
     found = describe_environment(tmp_path)
     assert found["cpu"]["model"] == "Example 9000"
-    assert found["cpu"]["flags"] == ["avx2", "avx512f", "amx_bf16"]
+    assert found["cpu"]["flags"] == ["amx_bf16", "avx2", "avx512f"]
     assert found["cpu"]["frequency"] == {"governor": "powersave", "current_mhz": 1800.0, "boost": False}
     assert found["cpu"]["quota"] == "200000 100000"
     assert found["memory"] == {"total_mb": 1024.0, "available_mb": 512.0}
     assert found["temperatures_c"] == {"thermal_zone0 x86_pkg_temp": 48.5}
+    assert available_memory_mb(tmp_path) == 512.0
     assert found["container"] == "kubepods"
     assert throttle_counters(tmp_path) == {"heat": 7, "quota": 2}
 
@@ -73,6 +83,21 @@ def test_busy_time_counts_only_our_cores_and_no_idling(tmp_path: Path, monkeypat
     assert system_busy_seconds(tmp_path) == 2.0
 
 
+def test_what_others_did_is_what_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy: list[float | None] = [10.0, 13.0]
+    monkeypatch.setattr(environment, "system_busy_seconds", lambda: busy.pop(0))
+    own = iter([1.0, 2.0])
+    monkeypatch.setattr(environment.time, "process_time", lambda: next(own))
+    wall, others = Stopwatch().stop()
+    assert wall >= 0
+    assert others == 2.0
+
+
+def test_others_stay_unknown_where_nobody_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "system_busy_seconds", lambda: None)
+    assert Stopwatch().stop()[1] is None
+
+
 def test_throttling_in_words() -> None:
     words = throttled_since({"heat": 1, "quota": 5}, {"heat": 4, "quota": 5, "new": 9})
     assert words == ["it became too hot (3 times)"]
@@ -82,7 +107,7 @@ def test_broken_parts_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object) -> None:
         raise RuntimeError("no")
 
-    for name in ("_cpu", "_memory", "_temperatures", "_container", "_versions", "_os_name", "_hnx_version"):
+    for name in ("_cpu", "_memory", "_temperatures", "_container", "_versions", "_os_name"):
         monkeypatch.setattr(environment, name, broken)
     found = describe_environment()
     assert "cpu" not in found

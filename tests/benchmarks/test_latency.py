@@ -1,16 +1,10 @@
-"""Measuring: the loops with a clock of our own, the orchestration with runtimes of our own, real children that die."""
+"""The orchestration, with runtimes of our own in this process."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,152 +12,26 @@ import pytest
 
 import hybridnets.bundle
 from benchmarks import latency, worker
-from benchmarks.latency import BenchConfig, Progress, load_frames, planned_rows, run_bench
+from benchmarks.config import EXTENSION, BenchConfig
+from benchmarks.latency import Progress, run_bench
 from benchmarks.report import Report
-from benchmarks.worker import (
-    ChildWorker,
-    Session,
-    StopRule,
-    WarmUpRule,
-    WorkerDiedError,
-    checked,
-    collect,
-    collect_parallel,
-    warm_up,
-)
-from hybridnets.anchors import AnchorRule, anchor_count
-from hybridnets.bundle import Bundle, Variant
-from hybridnets.errors import ExitCode, HnxError
-from hybridnets.onnx_header import TensorSpec
+from benchmarks.sampling import KINDS, STAGES
 from runtimes import registry
-from runtimes.base import Arrays, Execution, Probe, Runtime
+from runtimes.base import Runtime
 from runtimes.registry import RuntimeEntry
-
-SIZE = (128, 256)
-ANCHORS = anchor_count(SIZE[1], SIZE[0])
-
-
-# -- runtimes of our own -------------------------------------------------------------------------------------
-
-
-class Steady(Runtime):
-    """Answers at once and prints where it must not."""
-
-    name = "steady"
-    extra = ""
-    stored: ClassVar[dict[str, str]] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32"}
-
-    @classmethod
-    def probe(cls) -> Probe:
-        print("a library talks")
-        os.write(1, b"so does its C code\n")
-        return Probe(version="1", precisions={"fp32": "", "bf16": "", "fp16": "this CPU has no native fp16"})
-
-    def _open(self) -> Execution:
-        shapes = {spec.name: spec.shape for spec in self.bundle.outputs.values()}
-        self._outputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        return Execution(self.options.precision, "CPU", self.options.thread_count, "steady 1", {"answer": 42})
-
-    def _infer(self, state: Any, inputs: Arrays) -> dict[str, Any]:
-        return self._outputs
-
-    def _close(self) -> None: ...
-
-
-class Fallback(Steady):
-    """Runs fp32 whatever is asked for."""
-
-    name = "fallback"
-
-    def _open(self) -> Execution:
-        super()._open()
-        return Execution("fp32", "CPU", 1, "fallback 1")
-
-
-class Broken(Steady):
-    """NaN out."""
-
-    name = "broken"
-
-    def _infer(self, state: Any, inputs: Arrays) -> dict[str, Any]:
-        return {name: np.full_like(array, np.nan) for name, array in self._outputs.items()}
-
-
-class Greedy(Steady):
-    """Memory runs out."""
-
-    name = "greedy"
-
-    def _infer(self, state: Any, inputs: Arrays) -> dict[str, Any]:
-        raise MemoryError
-
-
-class Mortal(Steady):
-    """The process is killed from outside in the middle of the work."""
-
-    name = "mortal"
-    calls = 0
-
-    def _infer(self, state: Any, inputs: Arrays) -> dict[str, Any]:
-        Mortal.calls += 1
-        if Mortal.calls > 20:
-            print("last words", file=sys.stderr, flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self._outputs
-
-
-def rows_of(*classes: type[Runtime], precisions: tuple[str, ...] = ("fp32",)) -> tuple[RuntimeEntry, ...]:
-    return tuple(RuntimeEntry(cls.name, __name__, cls.__name__, "", (cls.name,), precisions) for cls in classes)
-
-
-def fake_bundle() -> Bundle:
-    height, width = SIZE
-    return Bundle(
-        path=Path("fake.onnx"),
-        input=TensorSpec("input", "float32", (1, 3, height, width)),
-        outputs={
-            "regression": TensorSpec("regression", "float32", (1, ANCHORS, 4)),
-            "classification": TensorSpec("classification", "float32", (1, ANCHORS, 1)),
-            "segmentation": TensorSpec("segmentation", "float32", (1, 3, height, width)),
-        },
-        classes=("car",),
-        seg_classes=("road", "lane"),
-        seg_mode="multiclass",
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        variants=(Variant("fp32", "fake.onnx"),),
-        anchors_file=None,
-        anchor_rule=AnchorRule(),
-    )
-
-
-def serve() -> None:
-    """What a real child of these tests runs: the ordinary loop with our runtimes."""
-    registry.REGISTRY = rows_of(Steady, Mortal)
-    hybridnets.bundle.open_bundle = lambda path, verify=True: fake_bundle()  # type: ignore[assignment]
-    worker.main()
-
-
-CHILD = ("-c", f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_latency as t; t.serve()")
-
-
-class LocalWorker:
-    """A session in this process; what passes is passed as JSON, as between processes."""
-
-    def __init__(self, log: list[tuple[str, str]] | None = None) -> None:
-        self.session, self.log, self.name = Session(), log, ""
-        self.closed = False
-
-    def call(self, command: str, timeout: float, **arguments: Any) -> dict[str, Any]:
-        if command == "open":
-            self.name = f"{arguments['runtime']}:{arguments['precision']}"
-        if self.log is not None:
-            self.log.append((self.name, arguments.get("kind", command)))
-        message = json.loads(json.dumps({"command": command, **arguments}))
-        return checked(json.loads(json.dumps(self.session.handle(message), default=str)))
-
-    def close(self) -> None:
-        self.closed = True
+from tests.benchmarks.fakes import (
+    SHA256,
+    Broken,
+    Fallback,
+    Greedy,
+    LocalWorker,
+    Steady,
+    Timed,
+    config,
+    fake_bundle,
+    measured,
+    rows_of,
+)
 
 
 @pytest.fixture
@@ -172,190 +40,14 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     threads = cv2.getNumThreads()
     monkeypatch.setattr(hybridnets.bundle, "open_bundle", lambda path, verify=True: fake_bundle())
     monkeypatch.setattr(worker, "wait_idle", lambda: True)
+    # microseconds are never steady: the number of rounds would be a matter of luck
+    monkeypatch.setattr(latency, "EXTENSION", 1)
 
     def put(*classes: type[Runtime], precisions: tuple[str, ...] = ("fp32",)) -> None:
         monkeypatch.setattr(registry, "REGISTRY", rows_of(*classes, precisions=precisions))
 
     yield put
     cv2.setNumThreads(threads)
-
-
-def config(**changes: Any) -> BenchConfig:
-    values: dict[str, Any] = {
-        "bundle": fake_bundle(),
-        "preset": "fast",
-        "iterations": 6,
-        "duration_s": 0.01,
-        "rounds": 3,
-        "threads": 1,
-    }
-    return BenchConfig(**{**values, **changes})
-
-
-def measured(report: Report, name: str) -> dict[str, Any]:
-    return next(dict(row) for row in report.rows if f"{row['runtime']}:{row['precision']}" == name)
-
-
-# -- the loops -----------------------------------------------------------------------------------------------
-
-
-class Clock:
-    """Nanoseconds that pass only when a step takes them."""
-
-    def __init__(self, *durations: float) -> None:
-        self.now, self._durations, self.calls = 0, durations, 0
-
-    def __call__(self) -> int:
-        return self.now
-
-    def step(self) -> tuple[int, int]:
-        start = self.now
-        self.now += round(self._durations[min(self.calls, len(self._durations) - 1)] * 1e9)
-        self.calls += 1
-        return start, self.now
-
-
-@pytest.mark.parametrize(
-    ("duration", "rule", "count"),
-    [
-        (0.1, StopRule(10, 0.5, 60), 10),  # the count is reached last
-        (0.1, StopRule(3, 2.0, 60), 20),  # the time is reached last
-        (3.0, StopRule(10, 1.0, 7.0), 3),  # the limit ends it below both
-        (3.0, StopRule(10, 1.0, 0.1), 1),  # one sample is always taken
-    ],
-)
-def test_stops_at_both_minima_or_at_the_limit(duration: float, rule: StopRule, count: int) -> None:
-    clock = Clock(duration)
-    stamps = collect(clock.step, rule, clock)
-    assert len(stamps) == count
-    assert all(end - start == round(duration * 1e9) for start, end in stamps)
-
-
-def test_warm_up_ends_when_two_windows_agree() -> None:
-    clock = Clock(9, 5, 3, 2, 1.5, *[1.0] * 100)
-    samples, stable = warm_up(clock.step, WarmUpRule(seconds=1e6), clock)
-    assert stable
-    # medians of the window before the last, from 10 samples on: 3, 2, 1.5, and at 13 samples 1.0
-    assert len(samples) == 13
-    assert samples[0] == 9_000_000_000
-
-
-def test_warm_up_gives_up_by_count_and_by_time() -> None:
-    growing = [1.3**index for index in range(60)]
-    clock = Clock(*growing)
-    samples, stable = warm_up(clock.step, WarmUpRule(iterations=20, seconds=1e9), clock)
-    assert (len(samples), stable) == (20, False)
-    clock = Clock(*growing)
-    samples, stable = warm_up(clock.step, WarmUpRule(seconds=100.0), clock)
-    assert not stable
-    assert sum(samples[:-1]) / 1e9 < 100 <= sum(samples) / 1e9
-
-
-def test_a_slow_network_may_fill_its_windows() -> None:
-    clock = Clock(3.0)
-    samples, stable = warm_up(clock.step, WarmUpRule(seconds=10.0), clock)
-    assert (len(samples), stable) == (10, True)
-    clock = Clock(20.0)
-    samples, stable = warm_up(clock.step, WarmUpRule(seconds=10.0), clock)
-    assert (len(samples), stable) == (2, False)
-
-
-def test_parallel_streams_count_what_all_finish_together() -> None:
-    def step() -> tuple[int, int]:
-        start = time.perf_counter_ns()
-        time.sleep(0.002)
-        return start, time.perf_counter_ns()
-
-    samples, per_second = collect_parallel([step] * 3, StopRule(30, 0.0, 20.0))
-    assert len(samples) >= 30
-    assert per_second > 0
-
-
-def test_an_error_in_one_stream_ends_all() -> None:
-    def bad() -> tuple[int, int]:
-        raise HnxError("no")
-
-    def good() -> tuple[int, int]:
-        time.sleep(0.001)
-        return 0, 1
-
-    with pytest.raises(HnxError, match="no"):
-        collect_parallel([good, bad], StopRule(10**9, 0.0, 60.0))
-
-
-def test_memory_is_known_here() -> None:
-    peak = worker.peak_memory_mb()
-    assert peak is not None
-    assert peak > 10
-
-
-# -- configuration -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"iterations": 0}, "--iterations 0"),
-        ({"threads": -1}, "--threads -1"),
-        ({"duration_s": float("nan")}, "--duration nan"),
-        ({"max_time_s": 0.0}, "--max-time 0"),
-        ({"scenario": "offlin"}, "did you mean 'offline'"),
-        ({"preset": "slow"}, "Unknown preset"),
-        ({"streams": 2}, "without --scenario multi"),
-        ({"runtimes": "opnvino"}, "did you mean 'openvino'"),
-        ({"runtimes": "openvino:fp12"}, "Unknown precision"),
-        ({"runtimes": "openvino", "baseline": "onnxruntime"}, "is not measured"),
-    ],
-)
-def test_bad_configurations_are_refused_before_any_work(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(HnxError) as caught:
-        config(**changes)
-    assert message in str(caught.value)
-    assert caught.value.code == ExitCode.USAGE
-
-
-def test_rows_in_order_without_repetitions() -> None:
-    assert planned_rows("ov:half,onnxruntime,ov") == [
-        ("openvino", "fp16"),
-        ("onnxruntime", "fp32"),
-        ("openvino", "fp32"),
-        ("openvino", "bf16"),
-    ]
-    assert config(runtimes="ort,ov", baseline="ort").baseline_row == ("onnxruntime", "fp32")
-
-
-def test_streams_and_threads_of_scenarios() -> None:
-    assert config().stream_count == 1
-    assert config(scenario="multi", streams=3).stream_count == 3
-    assert config(scenario="offline").stream_count == latency.available_cores()
-    assert config(threads=None).thread_count == latency.available_cores()
-
-
-# -- frames --------------------------------------------------------------------------------------------------
-
-
-def test_jpeg_bytes_are_taken_as_they_are(road_image: Path, tmp_path: Path) -> None:
-    assert load_frames(None)[0].tobytes() == load_frames(road_image)[0].tobytes() == road_image.read_bytes()
-    cv2.imwrite(str(tmp_path / "b.png"), cv2.imread(str(road_image)))
-    (tmp_path / "a.jpg").write_bytes(road_image.read_bytes())
-    (tmp_path / "notes.txt").write_text("no image")
-    frames = load_frames(tmp_path)
-    assert [bytes(frame[:2]) for frame in frames] == [b"\xff\xd8"] * 2
-    assert frames[0].tobytes() == road_image.read_bytes()
-
-
-def test_videos_are_sampled_evenly(road_video: Path) -> None:
-    frames = load_frames(road_video)
-    assert len(frames) == latency.MAX_FRAMES
-    assert worker.decode_jpeg(frames[-1]).shape == (720, 1280, 3)
-
-
-def test_missing_sources_are_named(tmp_path: Path) -> None:
-    with pytest.raises(HnxError, match=r"nowhere\.jpg"):
-        load_frames(tmp_path / "nowhere.jpg")
-
-
-# -- the run -------------------------------------------------------------------------------------------------
 
 
 def test_a_report_holds_everything(use: Callable[..., None]) -> None:
@@ -378,13 +70,14 @@ def test_a_report_holds_everything(use: Callable[..., None]) -> None:
     assert len(report.settings["input_sha256"]) == 64
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert steps[-1].total == 1 + 3
+    assert list(dict.fromkeys(step.phase for step in steps)) == ["loading", "measuring"]
 
 
 def test_stages_add_up_to_the_whole(use: Callable[..., None]) -> None:
     use(Steady)
     samples = measured(run_bench(config(), start=LocalWorker), "steady:fp32")["samples_ms"]
     for index, whole in enumerate(samples["end_to_end"]):
-        parts = [samples[stage][index] for stage in worker.STAGES]
+        parts = [samples[stage][index] for stage in STAGES]
         assert np.allclose(np.sum(parts, axis=0), whole, rtol=0, atol=1e-9)
 
 
@@ -393,7 +86,7 @@ def test_rows_take_turns_and_the_order_alternates(use: Callable[..., None]) -> N
     log: list[tuple[str, str]] = []
     run_bench(config(), start=lambda: LocalWorker(log))
     a, b = "steady:fp32", "fallback:fp32"
-    turns = [(name, kind) for name, kind in log if kind in latency.KINDS]
+    turns = [(name, kind) for name, kind in log if kind in KINDS]
     pair = [("forward"), ("end_to_end")]
     expected = [(name, kind) for name in (a, b, b, a, a, b) for kind in pair]
     assert turns == expected
@@ -427,7 +120,7 @@ def test_rows_that_cannot_run_stay_with_their_reason(use: Callable[..., None]) -
         assert row.keys() == {"runtime", "precision", "valid", "skipped"}
         assert row["valid"] is False
     assert len(report.measured) == 2
-    assert all(worker.closed for worker in workers)
+    assert all(child.closed for child in workers)
 
 
 def test_a_missing_library_is_a_skipped_row(use: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,132 +153,89 @@ def test_several_streams(use: Callable[..., None]) -> None:
     assert report.settings["streams"] == 3
 
 
-class Slow:
-    """A worker that claims 3 s for every inference."""
-
-    def __init__(self, sha256: str) -> None:
-        self.sha256, self.seconds = sha256, 0.0
-
-    def call(self, command: str, timeout: float, **arguments: Any) -> dict[str, Any]:
-        if command == "probe":
-            return {"reason": "", "fix": "", "precisions": {"fp32": ""}, "runnable": ["fp32"]}
-        if command == "open":
-            execution = {"precision": "fp32", "device": "CPU", "threads": 1, "library": "slow", "details": {}}
-            head = {"load_ms": 1.0, "first_inference_ms": 1.0, "memory_mb": {}, "finite": True}
-            return {**head, "input_sha256": self.sha256, "execution": execution}
-        if command == "warm_up":
-            self.seconds += 30
-            return {"samples_ns": [3_000_000_000] * 10, "stable": True, "idle": True}
-        if command == "measure":
-            self.seconds += 3 * arguments["discard"]
-            clock = Clock(3.0)
-            rule = StopRule(arguments["count"], arguments["seconds"], arguments["limit"])
-            count = len(collect(clock.step, rule, clock))
-            self.seconds += 3 * count
-            one = [3_000_000_000] * count
-            stages = {f"{stage}_ns": one for stage in worker.STAGES} if arguments["kind"] == "end_to_end" else {}
-            return {
-                "total_ns": one,
-                "per_second": None,
-                "wall_s": 3.0 * count,
-                "foreign_s": 0.0,
-                "idle": True,
-                **stages,
-            }
-        return {"peak_mb": 1.0, "finite": True}
-
-    def close(self) -> None: ...
+# -- time limits and further rounds, without any time passing -------------------------------------------------
 
 
-def test_a_row_of_three_seconds_an_inference_ends(use: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    use(Steady)
-    monkeypatch.setattr(latency, "tensor_sha256", lambda tensor: "same")
-    slow = Slow("same")
-    report = run_bench(BenchConfig(fake_bundle(), threads=1), start=lambda: slow)
+@pytest.fixture
+def timed(use: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Report, list[Timed]]]:
+    """Run with the seconds of each inference given by runtime; the report and the workers."""
+    monkeypatch.setattr(latency, "EXTENSION", EXTENSION)
+    monkeypatch.setattr(latency, "tensor_sha256", lambda tensor: SHA256)
+
+    def run(durations: dict[str, list[float]], log: list[str] | None = None, **changes: Any) -> Any:
+        use(*(cls for cls in (Steady, Fallback) if cls.name in durations))
+        workers: list[Timed] = []
+
+        def start() -> Timed:
+            workers.append(Timed(durations, log))
+            return workers[-1]
+
+        return run_bench(BenchConfig(fake_bundle(), threads=1, **changes), start=start), workers
+
+    return run
+
+
+def test_a_row_of_three_seconds_an_inference_ends(timed: Callable[..., tuple[Report, list[Timed]]]) -> None:
+    report, workers = timed({"steady": [3.0]})
     row = measured(report, "steady:fp32")
-    assert slow.seconds <= 180 + 12  # the last slice may be finished
+    assert workers[0].seconds <= 180 + 12  # the last slice may be finished
     assert row["hit_time_limit"] is True
     assert row["forward_ms"]["count"] >= 10
     assert row["forward_ms"]["p50"] == 3000.0
+    assert row["rounds"] <= 10
 
 
-# -- real children -------------------------------------------------------------------------------------------
+FAST = {"preset": "fast", "duration_s": 0.1}
 
 
-def test_a_killed_child_costs_its_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "REGISTRY", rows_of(Steady, Mortal))
-    started: list[ChildWorker] = []
-
-    def start() -> ChildWorker:
-        started.append(ChildWorker(CHILD))
-        return started[-1]
-
-    report = run_bench(config(iterations=40), start=start)
-    assert measured(report, "steady:fp32")["forward_ms"]["count"] >= 40
-    reason = measured(report, "mortal:fp32")["skipped"]["reason"]
-    assert "signal SIGKILL" in reason
-    assert "last words" in reason
-    assert "round 1" in reason or "loading" in reason
-    for child in started:
-        assert not alive(child.pid)
+def test_a_fixed_median_needs_no_further_round(timed: Callable[..., tuple[Report, list[Timed]]]) -> None:
+    row = measured(timed({"steady": [0.1]}, **FAST)[0], "steady:fp32")
+    assert (row["rounds"], row["forward_ms"]["count"], row["valid"]) == (4, 20, True)
 
 
-def test_a_crash_while_the_library_is_imported() -> None:
-    crash = ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    report = run_bench(config(runtimes="opencv-dnn"), start=lambda: ChildWorker(crash))
-    assert "signal SIGSEGV" in report.rows[0]["skipped"]["reason"]
+def test_rows_go_on_in_turns_until_the_median_is_fixed(timed: Callable[..., tuple[Report, list[Timed]]]) -> None:
+    # a third of the samples is slow: 20 do not fix the median, about 35 do
+    order: list[str] = []
+    report, _ = timed({"steady": [0.1, 0.1, 0.13], "fallback": [0.1]}, order, **FAST)
+    row, other = measured(report, "steady:fp32"), measured(report, "fallback:fp32")
+    assert 4 < row["rounds"] < 12
+    assert not any("fix the median" in reason for reason in row["reasons"])
+    assert other["rounds"] == row["rounds"]
+    pairs = [order[index : index + 2] for index in range(0, len(order), 2)]
+    assert pairs == [["steady", "fallback"], ["fallback", "steady"]] * (len(pairs) // 2) + pairs[-1:] * (len(pairs) % 2)
 
 
-def test_a_silent_child_is_given_up() -> None:
-    child = ChildWorker(("-c", "import time; time.sleep(600)"))
-    with pytest.raises(WorkerDiedError, match="silent"):
-        child.call("probe", 0.2, runtime="openvino")
-    assert not alive(child.pid)
+def test_going_on_ends_at_three_times_the_iterations(timed: Callable[..., tuple[Report, list[Timed]]]) -> None:
+    row = measured(timed({"steady": [0.1, 0.2]}, max_time_s=100.0, **FAST)[0], "steady:fp32")
+    assert (row["rounds"], row["forward_ms"]["count"]) == (12, 60)
+    assert row["hit_time_limit"] is False
+    assert any("fix the median" in reason for reason in row["reasons"])
 
 
-def test_a_child_that_talks_nonsense_is_given_up() -> None:
-    child = ChildWorker(("-c", "print('hello'); input()"))
-    with pytest.raises(WorkerDiedError, match="nonsense"):
-        child.call("probe", 30, runtime="openvino")
+def test_going_on_ends_at_the_time_limit(timed: Callable[..., tuple[Report, list[Timed]]]) -> None:
+    report, workers = timed({"steady": [0.1, 0.2]}, max_time_s=14.0, **FAST)
+    row = measured(report, "steady:fp32")
+    assert 4 < row["rounds"] < 12
+    assert workers[0].seconds <= 14.0 + 1.0  # what is discarded before the last slice is an estimate
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+def test_rows_below_their_minima_do_not_go_on(timed: Callable[..., tuple[Report, list[Timed]]]) -> None:
+    row = measured(timed({"steady": [2.0, 4.0]}, preset="fast")[0], "steady:fp32")
+    assert row["rounds"] <= 4
+    assert row["hit_time_limit"] is True
 
 
-def test_children_die_with_a_parent_that_is_killed() -> None:
-    root = Path(latency.__file__).parent.parent
-    code = (
-        "import os, signal; from benchmarks.worker import ChildWorker; child = ChildWorker(); "
-        "child.call('probe', 60, runtime='opencv-dnn'); print(child.pid, flush=True); "
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
-    pid = int(done.stdout)
-    end = time.monotonic() + 30
-    while alive(pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not alive(pid)
+# -- memory --------------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_leaves_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "REGISTRY", rows_of(Steady))
-    started: list[ChildWorker] = []
-
-    def start() -> ChildWorker:
-        started.append(ChildWorker(CHILD))
-        return started[-1]
-
-    def interrupt(progress: Progress) -> None:
-        if progress.text.startswith("round"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_bench(config(), interrupt, start=start)
-    assert started
-    assert not any(alive(child.pid) for child in started)
+def test_a_row_that_does_not_fit_is_skipped_unloaded(use: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    use(Steady, Fallback)
+    free = iter([10_000.0, 100.0])
+    monkeypatch.setattr(latency, "available_memory_mb", lambda: next(free))
+    log: list[tuple[str, str]] = []
+    report = run_bench(config(), start=lambda: LocalWorker(log))
+    assert [row["runtime"] for row in report.measured] == ["steady"]
+    skipped = measured(report, "fallback:fp32")["skipped"]
+    assert "MB of memory, 100 MB are left" in skipped["reason"]
+    assert "--runtime fallback:fp32" in skipped["fix"]
+    assert ("fallback:fp32", "open") not in log

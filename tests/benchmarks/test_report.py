@@ -5,62 +5,28 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from benchmarks.report import (
+    REPORT_SUFFIXES,
     Report,
-    check_report_path,
+    check_output,
     csv_text,
-    gate,
     markdown,
     print_report,
     read_report,
     remarks,
     write_report,
 )
-from benchmarks.statistics import more_samples, summarise
+from benchmarks.statistics import LONGER, more_samples
 from hybridnets.errors import ExitCode, HnxError
-
-
-def row(runtime: str = "openvino", precision: str = "fp32", p50: float = 10.0, **changes: Any) -> dict[str, Any]:
-    forward, whole = summarise([p50] * 30).to_json(), summarise([p50 + 5] * 30).to_json()
-    return {
-        "runtime": runtime,
-        "precision": precision,
-        "executed": precision,
-        "valid": True,
-        "reasons": [],
-        "advice": [],
-        "enough_samples": None,
-        "forward_ms": forward,
-        "end_to_end_ms": whole,
-        "stages_ms": dict.fromkeys(("decode", "preprocess", "network", "postprocess"), forward),
-        "frames_per_second": {"forward": 100.0, "end_to_end": 66.7},
-        "load_ms": 123.4,
-        "first_inference_ms": 20.0,
-        "memory_mb": {"before_load": 50.0, "after_load": 100.0, "peak": 150.0},
-        "ratio": {"baseline": "openvino:fp32", "forward": p50 / 10, "end_to_end": 1.0},
-        **changes,
-    }
-
-
-def skipped(runtime: str = "torch", reason: str = "no weights") -> dict[str, Any]:
-    return {"runtime": runtime, "precision": "fp32", "valid": False, "skipped": {"reason": reason, "fix": "export"}}
-
-
-def make(*rows: dict[str, Any], **settings: Any) -> Report:
-    values = {"scenario": "single", "streams": 1, "threads": 2, "input_sha256": "ab", "baseline": "openvino:fp32"}
-    return Report(
-        rows=rows,
-        environment={"cpu": {"model": "Example 9000"}, "hnx": "0", "os": "Linux", "python": "3"},
-        settings={**values, **settings},
-        bundle={"name": "hybridnets_c3_384x640", "untrained": True},
-        created="2020-01-01T00:00:00+00:00",
-    )
+from tests.benchmarks.fakes import report_of as make
+from tests.benchmarks.fakes import report_row as row
+from tests.benchmarks.fakes import report_skipped as skipped
 
 
 def shown(report: Report, *, terminal: bool = False) -> str:
@@ -111,6 +77,27 @@ def test_one_sentence_says_how_many_samples_serve_all_rows() -> None:
     assert advice == [f"advice: {more_samples(180)}"]
 
 
+def test_remarks_are_what_a_glance_takes_in() -> None:
+    rows = [
+        row(name, valid=False, reasons=[f"{name} {index}" for index in range(4)], advice=advice)
+        for name, advice in (
+            ("openvino", ["rare", "common"]),
+            ("onnxruntime", ["common", "second", LONGER]),
+            ("torch", ["common", "second"]),
+        )
+    ]
+    lines = remarks(make(*rows))
+    assert "openvino:fp32 is not valid: openvino 0; openvino 1 (+2 in the JSON report)" in lines
+    assert [line for line in lines if line.startswith("advice")] == ["advice: common", "advice: second", "advice: rare"]
+    rows[0]["enough_samples"] = 60
+    rows[0]["advice"].append(more_samples(60))
+    assert [line for line in remarks(make(*rows)) if line.startswith("advice")] == [
+        "advice: common",
+        "advice: second",
+        f"advice: {more_samples(60)}",
+    ]
+
+
 def test_json_round_trip(tmp_path: Path) -> None:
     report = make(*FULL)
     write_report(report, tmp_path / "r.json")
@@ -142,8 +129,31 @@ def test_csv_has_a_line_for_each_row() -> None:
 
 def test_unknown_suffix_is_refused() -> None:
     with pytest.raises(HnxError, match=r"\.md or \.csv") as caught:
-        check_report_path(Path("report.pdf"))
+        check_output(Path("report.pdf"), REPORT_SUFFIXES)
     assert caught.value.code == ExitCode.USAGE
+
+
+def test_outputs_that_could_not_be_written_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for path, word in (
+        (tmp_path, "it is a folder"),
+        (file / "deep" / "r.json", "is a file, not a folder"),
+        (Path("/dev/null"), "not an ordinary file"),
+        (tmp_path / ("x" * 300), "name"),
+    ):
+        with pytest.raises(HnxError, match=word):
+            check_output(path)
+    check_output(file)
+    check_output(tmp_path / "new" / "folder" / "r.json")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_folders_we_may_not_write_to_are_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(HnxError, match="Cannot write"):
+        check_output(tmp_path / "r.json")
 
 
 @pytest.mark.parametrize(
@@ -155,26 +165,3 @@ def test_files_that_are_no_reports_are_refused(tmp_path: Path, text: str) -> Non
     path.write_text(text)
     with pytest.raises(HnxError):
         read_report(path)
-
-
-def test_gate_names_row_and_figures() -> None:
-    sentences = gate(make(row(p50=11.0)), make(row(p50=10.0)), 5.0)
-    assert sentences == [
-        "openvino:fp32 forward only: p50 went from 10.000 to 11.000 ms, +10.0 % (at most +5 %)",
-        "openvino:fp32 end to end: p50 went from 15.000 to 16.000 ms, +6.7 % (at most +5 %)",
-    ]
-    assert gate(make(row(p50=11.0)), make(row(p50=10.0)), 10.5) == []
-    assert gate(make(row(p50=9.0)), make(row(p50=10.0)), 0.0) == []
-
-
-def test_gate_doubts_invalid_rows_and_counts_lost_ones() -> None:
-    sentences = gate(make(row(p50=20.0, valid=False, reasons=["noise"])), make(row()), 5.0)
-    assert all("not valid" in sentence for sentence in sentences)
-    assert "is skipped now: no weights" in gate(make(skipped()), make(row("torch")), 5.0)[0]
-    assert gate(make(row(), skipped()), make(row(), skipped()), 5.0) == []
-
-
-@pytest.mark.parametrize("earlier", [make(row(), threads=8), make(row(), input_sha256="cd"), make(row("torch"))])
-def test_gate_refuses_other_conditions(earlier: Report) -> None:
-    with pytest.raises(HnxError, match="cannot be compared"):
-        gate(make(row()), earlier, 5.0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.statistics import (
+    LONGER,
     MIN_SAMPLES,
     Evidence,
     drift,
@@ -126,12 +127,24 @@ def test_too_few_samples_say_how_many_would_do() -> None:
     verdict = judge(evidence(STEADY[:5]))
     assert "5 forward samples are too few" in verdict.reasons[0]
     assert "--iterations 20" in verdict.to_json()["advice"][-1]
+    assert verdict.to_json()["enough_samples"] == 20
+
+
+def test_the_most_decisive_reasons_come_first() -> None:
+    noisy = evidence([10.0, 14.0] * 15, finite=False, warmed_up=False, foreign_cores=1.0, cores=2)
+    reasons = judge(noisy).reasons
+    marks = ["NaN", "other programs", "fix the median", "vary by", "warm-up"]
+    positions = [next(index for index, reason in enumerate(reasons) if mark in reason) for mark in marks]
+    assert positions == sorted(positions)
 
 
 def test_hopeless_noise_asks_for_quiet_instead_of_patience() -> None:
     samples = np.random.default_rng(0).lognormal(0, 2, 60).tolist()
     verdict = judge(evidence(samples))
-    assert "a quieter machine will" in verdict.to_json()["advice"][-1]
+    found = verdict.to_json()
+    assert found["advice"][-1] == "more samples would not fix the medians, a quieter machine would"
+    assert found["enough_samples"] is None
+    assert LONGER not in found["advice"]
 
 
 def test_noise_in_spread_and_in_the_tail() -> None:

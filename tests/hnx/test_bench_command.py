@@ -1,4 +1,4 @@
-"""`hnx bench` from the shell's side: exit codes, files and sentences. No time is ever asserted."""
+"""`hnx bench` and `hnx quickstart` from the shell's side: exit codes, files and sentences. No time is ever asserted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks import latency
+from benchmarks.latency import Progress
+from benchmarks.report import Report, write_report
 from hnx.__main__ import main
+from hnx.commands import quickstart
+from hybridnets.bundle import open_bundle
+from tests.benchmarks.fakes import report_of, report_row
 
 SHORT = ["--iterations", "4", "--duration", "0.05", "--max-time", "20", "--threads", "1", "--fast"]
 
@@ -101,6 +107,76 @@ def test_missing_files_are_named(bench: Callable[..., int], tmp_path: Path, caps
     err = capsys.readouterr().err
     assert "nothing.json" in err
     assert "nothing.jpg" in err
+
+
+@pytest.fixture
+def never_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring is a bug here."""
+
+    def measured(*arguments: object) -> None:
+        raise AssertionError("it was measured")
+
+    monkeypatch.setattr(latency, "run_bench", measured)
+
+
+@pytest.mark.usefixtures("never_measure")
+@pytest.mark.parametrize(
+    ("option", "name", "sentence"),
+    [
+        ("--json", "", "it is a folder"),
+        ("--json", "file/now.json", "is a file, not a folder"),
+        ("--report", "file/deep/now.md", "is a file, not a folder"),
+        ("--report", "folder.csv", "it is a folder"),
+    ],
+)
+def test_impossible_outputs_are_refused_before_measuring(
+    bench: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    name: str,
+    sentence: str,
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.csv").mkdir()
+    assert bench(option, tmp_path / name) == 2
+    captured = capsys.readouterr()
+    assert sentence in captured.err
+    assert not captured.out
+
+
+@pytest.mark.usefixtures("never_measure")
+def test_reports_that_cannot_be_compared_are_refused_before_measuring(
+    bench: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = tmp_path / "earlier.json"
+    write_report(report_of(report_row(), threads=64), earlier)
+    assert bench("--against", earlier) == 1
+    assert "threads was 64, now it is 1" in capsys.readouterr().err
+    write_report(report_of(report_row("torch"), threads=1), earlier)
+    assert bench("--against", earlier, "--runtime", "openvino") == 1
+    assert "no row measured then" in capsys.readouterr().err
+
+
+def test_quickstart_says_one_line_for_each_phase_off_a_terminal(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(config: object, on_progress: Callable[[Progress], None]) -> Report:
+        for phase in ("loading", "measuring", "going on"):
+            for step in range(5):
+                on_progress(Progress(phase, f"step {step}", step, 5))
+        return report_of(report_row())
+
+    monkeypatch.setattr(latency, "run_bench", run)
+    quickstart._measure(open_bundle(bundle_path))
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+@pytest.mark.usefixtures("never_measure")
+def test_quickstart_refuses_an_impossible_folder_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["quickstart", "-o", str(tmp_path / "file" / "deep")]) == 2
+    assert "is a file, not a folder" in capsys.readouterr().err
 
 
 def test_help_has_groups_defaults_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
