@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from export.config import ExportConfig
 from export.graph import add_anchor_output, save, simplify, trace
 from export.proof import Proof, prove
-from hybridnets.anchors import make_anchors, to_cxcywh
+from hybridnets.anchors import AnchorRule, make_anchors, to_cxcywh
 from hybridnets.bundle import MANIFEST, SCHEMA_VERSION, Bundle, bundle_name, open_bundle
-from hybridnets.config import ModelConfig
+from hybridnets.config import ModelConfig, check_normalisation
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.files import atomic_directory, sha256_file, write_json
 from hybridnets.onnx_header import OnnxHeader, TensorSpec, read_onnx_header
 from hybridnets.preprocess import PAD_VALUE
-from hybridnets.project import Project, load_project
+from hybridnets.project import DEFAULT_PROJECT, Project, load_project
 from hybridnets.version import __version__
 
 if TYPE_CHECKING:
@@ -107,8 +107,9 @@ def _load(config: ExportConfig) -> _Source:
     if config.weights is None:
         return _untrained(config)
     checkpoint = load_checkpoint(config.weights)
-    project = _project(config, checkpoint.metadata)
     found = infer_config(checkpoint.state, activation=config.activation or "swish", metadata=checkpoint.metadata)
+    carried = config.project is None and "classes" in checkpoint.metadata
+    project = _carried_project(config.weights, checkpoint.metadata, found) if carried else _named_project(config)
     if config.activation not in (None, found.activation):
         raise HnxError(
             f"{config.weights} was trained with {found.activation}, {config.activation} was asked for",
@@ -135,7 +136,7 @@ def _load(config: ExportConfig) -> _Source:
 def _untrained(config: ExportConfig) -> _Source:
     from hybridnets.network.weights import create_model
 
-    project = load_project(config.project or "bdd100k")
+    project = _named_project(config)
     model = create_model(
         ModelConfig(
             compound_coef=3 if config.compound_coef is None else config.compound_coef,
@@ -149,26 +150,43 @@ def _untrained(config: ExportConfig) -> _Source:
     return _Source(model, project, {"untrained": True, "source": {"seed": config.seed}})
 
 
-def _project(config: ExportConfig, metadata: dict[str, Any]) -> Project:
-    """The project asked for, else the one the checkpoint carries, else the default."""
+def _named_project(config: ExportConfig) -> Project:
+    return load_project(config.project or DEFAULT_PROJECT)
+
+
+def _carried_project(weights: Path, metadata: dict[str, Any], found: ModelConfig) -> Project:
+    """The project that stands in the metadata of a checkpoint; anybody may have written them."""
     import dataclasses
 
-    from hybridnets.anchors import AnchorRule
+    try:
+        mean, std, rule = metadata["mean"], metadata["std"], metadata["anchors"]
+        check_normalisation(mean, std)
+        return dataclasses.replace(
+            Project(),
+            name="checkpoint",
+            classes=_texts(metadata["classes"]),
+            combine=(),
+            seg_list=_texts(metadata["seg_classes"]),
+            seg_multilabel=found.seg_mode == "multilabel",
+            mean=tuple(mean),
+            std=tuple(std),
+            anchors=AnchorRule(
+                tuple(float(v) for v in rule["scales"]), tuple((float(w), float(h)) for w, h in rule["ratios"])
+            ),
+        )
+    except (HnxError, KeyError, TypeError, ValueError, OverflowError) as error:
+        why = f"the key {error} is missing" if isinstance(error, KeyError) else str(error).replace("\n", ";")
+        raise HnxError(
+            f"Cannot use the metadata of {weights}",
+            why=why,
+            fix=f"name the project instead, for example -p {DEFAULT_PROJECT}",
+        ) from error
 
-    if config.project is not None or "classes" not in metadata:
-        return load_project(config.project or "bdd100k")
-    rule = metadata["anchors"]
-    return dataclasses.replace(
-        Project(),
-        name="checkpoint",
-        classes=tuple(metadata["classes"]),
-        combine=(),
-        seg_list=tuple(metadata["seg_classes"]),
-        seg_multilabel=metadata["seg_mode"] == "multilabel",
-        mean=tuple(metadata["mean"]),
-        std=tuple(metadata["std"]),
-        anchors=AnchorRule(tuple(rule["scales"]), tuple((w, h) for w, h in rule["ratios"])),
-    )
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+        raise ValueError("its class names are not a list of texts")
+    return tuple(value)
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -13,10 +14,12 @@ __all__ = ["main"]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code (see `hybridnets.errors.ExitCode`)."""
-    import click
+    try:
+        import click
 
-    from hnx.cli import cli
-
+        from hnx.cli import cli
+    except KeyboardInterrupt:
+        return _stopped()
     try:
         result = cli.main(args=arguments, prog_name="hnx", standalone_mode=False)
         return int(result) if isinstance(result, int) else ExitCode.OK
@@ -29,12 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         _report(error)
         return error.code
     except (click.Abort, KeyboardInterrupt):
-        print("\nhnx: stopped", file=sys.stderr)
-        return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # the reader (head, less) has left: nothing more can be said on standard output
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
-        return ExitCode.OK
+        return _stopped()
     except MemoryError:
         _report(
             HnxError(
@@ -60,14 +58,77 @@ def main(arguments: list[str] | None = None) -> int:
         return ExitCode.FAILED
 
 
+def _stopped() -> ExitCode:
+    print("\nhnx: stopped", file=sys.stderr)
+    return ExitCode.INTERRUPTED
+
+
 def _report(error: HnxError) -> None:
     print(f"hnx: {error}", file=sys.stderr)
 
 
+class _Output(io.TextIOWrapper):
+    """Standard output that never ends a command half-way: the files it writes matter more than what it says.
+
+    A reader that has left (`head`) is forgiven; any other failure, such as a full disk, is kept for the end.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._drop(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        if self.failure is None and not isinstance(error, BrokenPipeError):
+            self.failure = error
+        # what is still in the buffers goes nowhere instead of failing again when Python ends
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, self.fileno())
+        os.close(sink)
+
+
+def _open_streams() -> _Output | None:
+    """Make both streams fit for any text and any end of theirs; the new standard output, if there is one."""
+    if sys.stderr is None:  # closed by the caller (2>&-)
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if not isinstance(sys.stdout, io.TextIOWrapper):  # put there by a program that calls us
+        return None
+    encoding, lines = sys.stdout.encoding, sys.stdout.line_buffering
+    # replace: a terminal or file without Unicode (PYTHONIOENCODING=ascii) shows a question mark
+    output = _Output(sys.stdout.detach(), encoding=encoding, errors="replace", line_buffering=lines)
+    sys.stdout = output
+    return output
+
+
 def run() -> None:
-    """Entry point of the installed script. A polite kill ends like Ctrl-C: videos under way are finished."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    """Entry point of the installed script.
+
+    A polite kill and a terminal that closes end like Ctrl-C: videos under way are finished.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, signal.default_int_handler)
+    output = _open_streams()
+    code = main()
+    if output is not None:
+        output.flush()
+        if output.failure is not None:
+            _report(from_os_error("Cannot write to standard output", output.failure))
+            code = code or ExitCode.FAILED
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import click
 
@@ -60,3 +61,9 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="hnx")
 def cli() -> None:
     """Deploy and measure HybridNets: cars, drivable area and lane lines on Jetson, GPU and CPU."""
+    from hybridnets.errors import HnxError
+
+    try:
+        Path.cwd()
+    except OSError as error:  # libraries of the runtimes end the process without a word of it
+        raise HnxError("The current folder no longer exists", why="it was deleted", fix="cd to another one") from error

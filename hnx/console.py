@@ -38,12 +38,16 @@ def plain_table(*columns: str) -> Table:
 
 def note(text: str) -> None:
     """A remark on stderr."""
-    print(f"note: {text}", file=sys.stderr)
+    from hybridnets.errors import printable
+
+    print("note: " + "\n".join(map(printable, text.splitlines())), file=sys.stderr)
 
 
 def success(text: str) -> None:
     """A result line; the tick only where a terminal can show it."""
-    print(f"{'✔ ' if sys.stdout.isatty() else ''}{text}")
+    from hybridnets.errors import printable
+
+    print(f"{'✔ ' if sys.stdout.isatty() else ''}{printable(text)}")
 
 
 @contextmanager

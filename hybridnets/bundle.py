@@ -8,16 +8,16 @@ anchors beside it, made by any other exporter, opens as a bundle too.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from hybridnets.anchors import AnchorRule, anchor_count, make_anchors
-from hybridnets.config import Activation, ModelConfig, SegMode, check_size
+from hybridnets.config import Activation, ModelConfig, SegMode, check_normalisation, check_size
 from hybridnets.errors import HnxError, did_you_mean, from_os_error
 from hybridnets.files import read_json, sha256_file
-from hybridnets.onnx_header import TensorSpec, read_onnx_header
+from hybridnets.onnx_header import OnnxHeader, TensorSpec, read_onnx_header
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +40,7 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 ROLES = ("regression", "classification", "segmentation")
 DEFAULT_FOLDER = Path("exports")
+_EXPORT = "export it with `hnx export`"
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Bundle:
         if not isinstance(anchors, np.ndarray) or anchors.dtype.kind != "f" or anchors.shape != expected:
             found = f"{getattr(anchors, 'dtype', type(anchors).__name__)} {getattr(anchors, 'shape', '')}"
             raise _bad_anchors(path, f"it holds {found}, the network needs floats of shape {expected}")
-        if not np.isfinite(anchors).all():
+        if not (np.abs(anchors) < 1e9).all():  # NaN too; boxes of larger ones would leave the range of float32
             raise _bad_anchors(path, "it holds values that are not finite")
         return np.ascontiguousarray(anchors, np.float32)
 
@@ -226,7 +227,7 @@ def _open_manifest(path: Path, verify: bool) -> Bundle:
     where = path / MANIFEST
     manifest = read_json(where, limit=16 << 20)
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise HnxError(
             f"Cannot use {where}",
             why="it has no schema_version: it is not a manifest of hnx",
@@ -240,39 +241,50 @@ def _open_manifest(path: Path, verify: bool) -> Bundle:
         )
     try:
         bundle = _from_manifest(path, manifest)
+        records = _records(manifest)
     except HnxError as error:
-        raise HnxError(
-            f"Cannot use {where}", why=f"{error.what}. {error.why}".strip(), fix="export the bundle again"
-        ) from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise _cannot_use(where, error) from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         reason = (
             f"the key {error} is missing" if isinstance(error, KeyError) else f"a value has the wrong form ({error})"
         )
         raise HnxError(f"Cannot use {where}", why=reason, fix="export the bundle again") from error
-    _check_files(path, manifest, verify)
+    _check_files(bundle, records, verify)
+    for variant in bundle.variants:
+        if variant.file.endswith(".onnx"):
+            _check_header(where, bundle, read_onnx_header(path / variant.file))
     return bundle
 
 
-def _check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
-    files = _files_of(manifest)
-    needed = {v["file"] for v in manifest["variants"]} | {manifest["anchors"]["file"]} - {None}
-    unlisted = needed - files.keys()
+def _cannot_use(where: Path, error: HnxError) -> HnxError:
+    return HnxError(f"Cannot use {where}", why=f"{error.what}. {error.why}".strip(), fix="export the bundle again")
+
+
+def _records(manifest: Any) -> dict[str, tuple[int, str]]:
+    """File name to size and SHA-256."""
+    return {_member(name): (int(v["bytes"]), str(v["sha256"])) for name, v in _files_of(manifest).items()}
+
+
+def _check_files(bundle: Bundle, records: Mapping[str, tuple[int, str]], verify: bool) -> None:
+    path = bundle.path
+    needed = {variant.file for variant in bundle.variants}
+    needed |= {name for name in (bundle.anchors_file, bundle.weights) if name is not None}
+    unlisted = needed - records.keys()
     if unlisted:
         raise HnxError(
             f"Cannot use {path / MANIFEST}",
             why=f"no hash is recorded for {', '.join(sorted(unlisted))}",
             fix="export the bundle again",
         )
-    for name, record in files.items():
-        member = path / _member(name)
+    for name, (size, digest) in records.items():
+        member = path / name
         if not member.is_file():
             raise HnxError(
                 f"Bundle {path} is incomplete",
                 why=f"{name} is missing",
                 fix="copy the whole folder, or export again",
             )
-        size = member.stat().st_size
-        if size != record.get("bytes") or (verify and sha256_file(member) != record.get("sha256")):
+        if member.stat().st_size != size or (verify and sha256_file(member) != digest):
             raise HnxError(
                 f"Bundle {path} has changed since it was exported",
                 why=f"{name} is not the file that was proved (its SHA-256 differs from the manifest's)",
@@ -280,8 +292,56 @@ def _check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
             )
 
 
-def _member(name: str) -> str:
+def _check_header(where: Path, bundle: Bundle, header: OnnxHeader) -> None:
+    """The manifest and the network must speak of the same tensors, or a runtime fails in words of its own."""
+    for told, real in (([bundle.input], header.inputs), ([*bundle.outputs.values()], header.outputs)):
+        if sorted(map(str, told)) != sorted(map(str, real)):
+            raise HnxError(
+                f"Cannot use {where}",
+                why=f"it names {_listing(told)}; the network has {_listing(real)}",
+                fix="export the bundle again",
+            )
+
+
+def _listing(specs: Iterable[TensorSpec]) -> str:
+    return "; ".join(map(str, specs)) or "no tensors"
+
+
+def _check_tensors(bundle: Bundle) -> Bundle:
+    """Refuse a network that pre- and postprocessing cannot serve; sizes that are free may be anything.
+
+    Raises:
+        HnxError: says which tensor is wrong.
+    """
+    height, width = bundle.target
+    channels = 1 if bundle.seg_mode == "binary" else len(bundle.seg_classes) + 1
+    count = anchor_count(width, height)
+    expected: dict[str, tuple[int, ...]] = {
+        "regression": (1, count, 4),
+        "classification": (1, count, len(bundle.classes)),
+        "segmentation": (1, channels, height, width),
+        "anchors": (1, count, 4),
+    }
+    checked = [(bundle.input, (1, 3, height, width)), *((s, expected[r]) for r, s in bundle.outputs.items())]
+    for spec, shape in checked:
+        # a shape that is left out entirely is allowed: runtimes infer it
+        fits = not spec.shape or (
+            len(spec.shape) == len(shape)
+            and all(isinstance(v, str) or v == want for v, want in zip(spec.shape, shape, strict=True))
+        )
+        if not fits or spec.dtype != "float32":
+            raise HnxError(
+                f"Its tensor {spec} does not fit",
+                why=f"with {len(bundle.classes)} detection and {len(bundle.seg_classes)} segmentation class(es) "
+                f"({bundle.seg_mode}) it would be float32 {'x'.join(map(str, shape))}",
+            )
+    return bundle
+
+
+def _member(name: Any) -> str:
     """A file name of a manifest, refused when it leads out of the bundle."""
+    if not isinstance(name, str) or len(name) > 255:
+        raise ValueError(f"a file name is {str(name)[:80]}")
     relative = Path(name)
     if relative.is_absolute() or ".." in relative.parts or not relative.name:
         raise HnxError(
@@ -306,9 +366,8 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> Bundle:
         raise ValueError("the input is not N x 3 x H x W")
     check_size(int(tensor.shape[3]), int(tensor.shape[2]))
     mean, std = (tuple(float(v) for v in preprocess[key]) for key in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError("mean and std need three numbers, std above 0")
-    return Bundle(
+    check_normalisation(mean, std)
+    bundle = Bundle(
         path=path,
         input=tensor,
         outputs={_one_of(o["role"], (*ROLES, "anchors")): _tensor(o) for o in outputs},
@@ -318,8 +377,7 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> Bundle:
         mean=mean,
         std=std,
         variants=tuple(
-            Variant(str(v["precision"]), _member(str(v["file"])), tuple(v.get("runtimes", ())))
-            for v in manifest["variants"]
+            Variant(str(v["precision"]), _member(v["file"]), tuple(v.get("runtimes", ()))) for v in manifest["variants"]
         ),
         anchors_file=None if manifest["anchors"]["file"] is None else _member(manifest["anchors"]["file"]),
         anchor_rule=AnchorRule(
@@ -334,13 +392,19 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> Bundle:
             seg_mode=seg_mode,
             activation=activation,
         ),
-        weights=None if weights is None else _member(str(weights)),
+        weights=None if weights is None else _member(weights),
         manifest=manifest,
     )
+    if not bundle.variants or not bundle.outputs:
+        raise ValueError("it lists no network or no outputs")
+    return _check_tensors(bundle)
 
 
 def _tensor(value: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(str(value["name"]), str(value["dtype"]), tuple(value["shape"]))
+    shape = value["shape"]
+    if not isinstance(shape, list) or any(isinstance(v, bool) or not isinstance(v, int | str) for v in shape):
+        raise ValueError("a shape is not a list of numbers and names")
+    return TensorSpec(str(value["name"]), str(value["dtype"]), tuple(shape))
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -364,11 +428,14 @@ def _open_bare(path: Path) -> Bundle:
         raise HnxError(
             f"Cannot use {path}",
             why=f"it needs one input of N x 3 x H x W with fixed H and W; it has {listing}",
-            fix="export it with `hnx export`",
+            fix=_EXPORT,
         )
     image = images[0]
     height, width = int(image.shape[2]), int(image.shape[3])
-    check_size(width, height)
+    try:
+        check_size(width, height)
+    except HnxError as error:
+        raise HnxError(f"Cannot use {path}", why=f"{error.what}. {error.why}", fix=_EXPORT) from error
     outputs = _roles(path, header.outputs, anchor_count(width, height))
     notes = [f"{path.name} carries no manifest: preprocessing and class names are HybridNets' defaults"]
     anchors_file = None
@@ -376,10 +443,10 @@ def _open_bare(path: Path) -> Bundle:
         anchors_file = _anchors_beside(path, height, width)
         if anchors_file is None:
             notes.append("no anchor file lies beside it: the published rule is used")
-    count = int(outputs["classification"].shape[-1]) if "classification" in outputs else 1
-    channels = int(outputs["segmentation"].shape[1]) if "segmentation" in outputs else 3
+    count = _size(path, outputs.get("classification"), -1, default=1)
+    channels = _size(path, outputs.get("segmentation"), 1, default=3)
     seg_mode: SegMode = "binary" if channels == 1 else "multiclass"
-    return Bundle(
+    bundle = Bundle(
         path=path,
         input=image,
         outputs=outputs,
@@ -393,6 +460,22 @@ def _open_bare(path: Path) -> Bundle:
         anchor_rule=AnchorRule(),
         notes=tuple(notes),
     )
+    try:
+        return _check_tensors(bundle)
+    except HnxError as error:
+        raise HnxError(f"Cannot use {path}", why=f"{error.what}: {error.why}", fix=_EXPORT) from error
+
+
+def _size(path: Path, spec: TensorSpec | None, axis: int, *, default: int) -> int:
+    """Classes or channels of an output, `default` without it; the form says how many names to make up."""
+    if spec is None:
+        return default
+    value = spec.shape[axis] if len(spec.shape) >= 3 else "?"
+    # masks are uint8: 256 channels are the most
+    if not isinstance(value, int) or not 1 <= value <= 256:
+        why = f"its output {spec} does not say how many classes it has, 1 to 256"
+        raise HnxError(f"Cannot use {path}", why=why, fix=_EXPORT)
+    return value
 
 
 def _roles(path: Path, outputs: tuple[TensorSpec, ...], count: int) -> dict[str, TensorSpec]:
@@ -413,13 +496,13 @@ def _roles(path: Path, outputs: tuple[TensorSpec, ...], count: int) -> dict[str,
         raise HnxError(
             f"{path} is not a HybridNets network",
             why=f"its outputs are {listing}; boxes would be 1 x {count} x 4",
-            fix="export it with `hnx export`",
+            fix=_EXPORT,
         )
     if ("regression" in found) != ("classification" in found):
         raise HnxError(
             f"{path} has only half a detection head",
             why="regression and classification belong together",
-            fix="export it with `hnx export`",
+            fix=_EXPORT,
         )
     return found
 

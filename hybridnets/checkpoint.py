@@ -17,10 +17,12 @@ Safetensors written by `save_safetensors` carry these metadata keys, each a JSON
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +143,8 @@ def infer_config(
             f"{_CLASSES} has {state[_CLASSES].shape[0]} values, no multiple of the {ANCHORS_PER_CELL} anchors"
         )
     channels = state[_SEGMENTATION].shape[0]
+    if channels == 0:
+        raise _contradiction(f"{_SEGMENTATION} has no channels")
     mode = _one_of("seg_mode", metadata, get_args(SegMode), seg_mode)
     if mode is None:
         mode = "binary" if channels == 1 else "multiclass"
@@ -258,7 +262,8 @@ def _no_constant(name: str) -> Any:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(cast(list[Any], _NUMPY_GLOBALS)):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(cast(list[Any], _NUMPY_GLOBALS)):
+            warnings.simplefilter("ignore")  # about unusual pickles: what they hold is checked here
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)|unrecognized function (\S+)", str(error))
@@ -271,6 +276,8 @@ def _read_torch(path: Path) -> Any:
             fix="do not open this file with other tools unless you trust its author; ask for a safetensors file",
         ) from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # torch looks for the directory of a zip file before its start
+            raise _unreadable(path, "it is cut short") from error
         raise from_os_error(f"Cannot read the checkpoint {path}", error) from error
     except Exception as error:  # the reader of a foreign file may fail in any way
         why = f"it is not a torch checkpoint, or it is damaged: {_first_line(error)}"
@@ -314,7 +321,9 @@ def _strip_prefixes(tensors: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 def _checked(path: Path, name: Any, value: Any) -> Tensor:
     """The tensor as dense float32 (or its integer type) on the CPU."""
-    if not isinstance(name, str) or not isinstance(value, Tensor):
+    if not isinstance(name, str):
+        raise _unreadable(path, f"its entry {name!r} has no name")
+    if not isinstance(value, Tensor):
         raise _unreadable(path, f"its entry {name!r} is a {type(value).__name__}, not a tensor")
     value = value.detach()
     if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu":
@@ -448,11 +457,11 @@ def _check_fit(model: HybridNets, state: Mapping[str, Tensor], config: ModelConf
         f"The checkpoint does not fit a network of coefficient {config.compound_coef} with {config.num_classes} "
         f"detection class(es) and {config.seg_channels} segmentation channel(s)",
         why="; ".join(problems[:_SHOWN]) + more,
-        fix=_likely_cause(differing, state),
+        fix=_likely_cause(differing, state, config),
     )
 
 
-def _likely_cause(differing: set[str], state: Mapping[str, Tensor]) -> str:
+def _likely_cause(differing: set[str], state: Mapping[str, Tensor], config: ModelConfig) -> str:
     try:
         actual = infer_config(state)
     except HnxError:
@@ -461,9 +470,9 @@ def _likely_cause(differing: set[str], state: Mapping[str, Tensor]) -> str:
     hints = []
     if differing - {classes, segmentation}:
         hints.append(f"another compound coefficient: try -c {actual.compound_coef}")
-    if classes in differing:
+    if classes in differing and actual.num_classes != config.num_classes:
         hints.append(f"the project file must list {actual.num_classes} detection class(es)")
-    if segmentation in differing:
+    if segmentation in differing and actual.seg_channels != config.seg_channels:
         channels = actual.seg_channels
         hints.append(
             "the segmentation mode must be binary"

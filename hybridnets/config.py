@@ -6,8 +6,9 @@ table of EfficientDet that HybridNets inherits (BiFPN width and depth, head dept
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
 
@@ -21,6 +22,7 @@ __all__ = [
     "ModelConfig",
     "Scaling",
     "SegMode",
+    "check_normalisation",
     "check_size",
 ]
 
@@ -142,6 +144,24 @@ class ModelConfig:
     def seg_channels(self) -> int:
         """Channels of the segmentation output: 1 for binary, else background + classes."""
         return 1 if self.seg_mode == "binary" else self.seg_classes + 1
+
+
+def check_normalisation(mean: Sequence[Any], std: Sequence[Any]) -> None:
+    """Refuse anything but three numbers each with which float32 arithmetic on pixels stays finite.
+
+    Raises:
+        HnxError: says which values are wrong (exit code 2).
+    """
+    numbers = [*mean, *std]
+    real = all(isinstance(v, int | float) and not isinstance(v, bool) for v in numbers)
+    if len(mean) == len(std) == 3 and real and all(-1e6 < v < 1e6 for v in numbers) and min(std) > 1e-6:
+        return
+    raise HnxError(
+        "mean and std cannot normalise a picture",
+        why="they need three numbers each, below a million, std above a millionth",
+        fix="correct them; the published network has mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225",
+        code=ExitCode.USAGE,
+    )
 
 
 def check_size(width: int, height: int) -> None:

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterable
 from enum import IntEnum
 
-__all__ = ["ExitCode", "HnxError", "did_you_mean", "from_os_error"]
+__all__ = ["ExitCode", "HnxError", "did_you_mean", "from_os_error", "printable"]
 
 
 class ExitCode(IntEnum):
@@ -46,7 +46,7 @@ class HnxError(Exception):
             lines.append(f"  why: {self.why}")
         if self.fix:
             lines.append(f"  fix: {self.fix}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         # keyword-only arguments: the default pickling (used between processes) would fail
@@ -57,6 +57,18 @@ def _rebuild(what: str, why: str, fix: str, code: ExitCode) -> HnxError:
     return HnxError(what, why=why, fix=fix, code=code)
 
 
+def printable(text: str) -> str:
+    """Text that cannot command a terminal: names from files may hold escape sequences and line breaks.
+
+    >>> printable("a\\x1b[31m b")
+    'a\\\\x1b[31m b'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+_SHOWN = 20  # names in one sentence
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A sentence with the closest known word, and all of them.
 
@@ -64,9 +76,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     "did you mean 'openvino'? Known: torch, openvino"
     """
     names = list(known)
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     head = f"did you mean {close[0]!r}? " if close else ""
-    return f"{head}Known: {', '.join(names)}"
+    return f"{head}Known: {shown}"
 
 
 _OS_ERRORS: dict[int, tuple[str, str]] = {
@@ -75,6 +88,7 @@ _OS_ERRORS: dict[int, tuple[str, str]] = {
     errno.EACCES: ("permission denied", "choose a folder you may write to, or change its permissions"),
     errno.EPERM: ("permission denied", "choose a folder you may write to, or change its permissions"),
     errno.EROFS: ("the file system is read-only", "choose a folder on a writable disk"),
+    errno.EEXIST: ("a file with this name is in the way", "choose another name, or move it away"),
     errno.ENOENT: ("it does not exist", "check the path"),
     errno.EISDIR: ("it is a folder, a file was expected", "name a file"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "check the path"),

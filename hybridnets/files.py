@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hybridnets.errors import HnxError, from_os_error
 
-__all__ = ["atomic_directory", "atomic_path", "read_json", "sha256_file", "write_bytes", "write_json"]
+__all__ = [
+    "atomic_directory",
+    "atomic_path",
+    "read_json",
+    "remove_leftovers",
+    "sha256_file",
+    "write_bytes",
+    "write_json",
+]
+
+# A leftover may be removed a minute after its last change, when its writer no longer holds its lock; a day after it
+# where locks cannot be told (some network file systems).
+_FRESH_S, _FORGOTTEN_S = 60, 86_400
 
 
 def sha256_file(path: Path) -> str:
@@ -44,11 +59,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary: Path | None = None
+    handle: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
         temporary = Path(name)
-        os.close(handle)
+        _mark(handle)
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -61,24 +77,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise from_os_error(f"Cannot write {path}", error) from error
     finally:
+        if handle is not None:
+            os.close(handle)
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`; it takes the place of `path` when the block ends well.
 
-    An existing folder is moved aside first and removed last, so there is never a half-written one.
+    An existing folder is moved aside first and removed last, so there is never a half-written one. What earlier
+    writers that were killed left there is removed.
 
     Raises:
         HnxError: the parent cannot be made or written, or the disk is full.
     """
     path = Path(path)
     temporary: Path | None = None
+    handle: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+        handle = os.open(temporary, os.O_RDONLY)
+        _mark(handle)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
@@ -99,8 +123,61 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise from_os_error(f"Cannot write {path}", error) from error
     finally:
+        if handle is not None:
+            os.close(handle)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` that were killed left beside it under temporary names.
+
+    Files of living writers stay: they hold a lock that the system drops when they end, however they end. A folder
+    that was moved aside and not replaced any more comes back.
+    """
+    name, stem, suffix = (re.escape(part) for part in (path.name, path.stem, path.suffix))
+    ours = re.compile(rf"\.{name}\.(tmp|old)-[a-z0-9_]{{8}}|\.{stem}\.[a-z0-9_]{{8}}\.tmp{suffix}")
+    with contextlib.suppress(OSError):
+        for found in [entry for entry in path.parent.iterdir() if ours.fullmatch(entry.name)]:
+            if _in_use(found):
+                continue
+            if (found / path.name).is_dir() and not path.exists():
+                (found / path.name).rename(path)
+            if found.is_dir():
+                shutil.rmtree(found, ignore_errors=True)
+            else:
+                found.unlink()
+
+
+def _mark(handle: int) -> None:
+    """Lock a temporary file or folder for as long as this process lives, where the file system can."""
+    with contextlib.suppress(OSError):
+        _lock(handle)
+
+
+def _lock(handle: int) -> None:
+    try:
+        import fcntl
+    except ImportError as error:
+        raise OSError(errno.ENOTSUP, "no file locks") from error
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _in_use(path: Path) -> bool:
+    age = time.time() - path.lstat().st_mtime
+    if age < _FRESH_S:
+        return True
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            _lock(handle)
+        finally:
+            os.close(handle)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return age < _FORGOTTEN_S
+    return False
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from hybridnets.anchors import AnchorRule
 from hybridnets.arithmetic import parse_arithmetic
-from hybridnets.config import SegMode
+from hybridnets.config import SegMode, check_normalisation
 from hybridnets.errors import ExitCode, HnxError, did_you_mean, from_os_error
 
 __all__ = ["DEFAULT_PROJECT", "DatasetConfig", "Project", "load_project", "shipped_projects"]
@@ -174,6 +175,7 @@ def parse_project(text: str, name: str, origin: str) -> Project:
             why="dataset.segroot needs one folder for each entry of seg_list",
             fix="add or remove one",
         )
+    check_normalisation(project.mean, project.std)
     return _with_warnings(project, top)
 
 
@@ -232,6 +234,23 @@ def _dataset(section: _Section) -> DatasetConfig:
     )
 
 
+def _short(value: Any) -> str:
+    """`repr`, with dots for what lies deep or far: aliases let 1 kB of YAML stand for gigabytes of text."""
+    writer = reprlib.Repr()
+    writer.maxlevel, writer.maxlist, writer.maxtuple, writer.maxstring = 2, 20, 20, 80
+    try:
+        return writer.repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a huge number"
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return False
+
+
 class _Section:
     """Typed access to one mapping of the file; remembers which keys were asked for."""
 
@@ -241,9 +260,8 @@ class _Section:
         self.sections: list[_Section] = []
 
     def wrong(self, key: str, expected: str) -> HnxError:
-        found = repr(self.data.get(key))
         return HnxError(
-            f"Project {self.origin}: {self.prefix}{key} is {found[:80]}",
+            f"Project {self.origin}: {self.prefix}{key} is {_short(self.data.get(key))[:80]}",
             why=f"it must be {expected}",
             fix="compare it with the shipped bdd100k.yml",
         )
@@ -275,7 +293,7 @@ class _Section:
 
     def number(self, key: str, default: float) -> float:
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not _finite(value):
             raise self.wrong(key, "a number")
         return float(value)
 
@@ -293,10 +311,7 @@ class _Section:
         good = (
             isinstance(value, list | tuple)
             and len(value) == count
-            and all(
-                isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and (v > 0 or not positive)
-                for v in value
-            )
+            and all(_finite(v) and (v > 0 or not positive) for v in value)
         )
         if not good:
             raise self.wrong(key, f"a list of {count} {'positive ' if positive else ''}numbers")
@@ -305,7 +320,7 @@ class _Section:
     def arithmetic(self, key: str, default: Any) -> Any:
         value = self._get(key, default)
         try:
-            return parse_arithmetic(value if isinstance(value, str) else repr(value))
+            return parse_arithmetic(value if isinstance(value, str) else _short(value))
         except ValueError as error:
             raise self.wrong(key, f"arithmetic on numbers ({error})") from error
 

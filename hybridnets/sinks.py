@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridnets.errors import HnxError, from_os_error
-from hybridnets.files import atomic_path, write_bytes
+from hybridnets.files import atomic_path, remove_leftovers, write_bytes
 from hybridnets.postprocess import Prediction
 from hybridnets.sources import Frame
 
@@ -57,11 +57,9 @@ class Sink:
             raise HnxError(f"Cannot write {path}", why="a folder has this name", fix="choose another output folder")
         self.count = 0
         self._stack = contextlib.ExitStack()
+        remove_leftovers(self.path)  # a video that was killed may have left gigabytes
         self._temporary = self._stack.enter_context(atomic_path(self.path))
         self._open = True
-
-    def _finish(self) -> None:
-        """Write what is still held back."""
 
     def _release(self) -> None:
         """Let go of the file; called once, before it is renamed or removed."""
@@ -75,7 +73,6 @@ class Sink:
         if not self._open:
             return
         try:
-            self._finish()
             self._release()
             self._check()
         except BaseException:
@@ -203,8 +200,8 @@ class JsonLinesSink(Sink):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        # a file name that is no valid UTF-8 becomes a JSON escape, which reads back as the same name
-        self._stream = self._temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+        self._size = 0
+        self._stream = self._temporary.open("wb", buffering=0)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a line.
@@ -220,17 +217,18 @@ class JsonLinesSink(Sink):
                 why="the network gave a number that is not finite",
                 fix="run it with --precision fp32; if that does not help, check the checkpoint",
             ) from error
+        # a file name that is no valid UTF-8 becomes a JSON escape, which reads back as the same name
+        data = (line + "\n").encode("utf-8", "backslashreplace")
+        rest = memoryview(data)
         try:
-            self._stream.write(line + "\n")
+            while rest:
+                rest = rest[self._stream.write(rest) :]
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._stream.truncate(self._size)  # a full disk takes half a line
             raise from_os_error(f"Cannot write {self.path}", error) from error
+        self._size += len(data)
         self.count += 1
-
-    def _finish(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError as error:
-            raise from_os_error(f"Cannot write {self.path}", error) from error
 
     def _release(self) -> None:
         self._stream.close()

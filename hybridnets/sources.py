@@ -251,7 +251,7 @@ def open_source(text: str | Path) -> Source:
         return _open_folder(path)
     if text and path.exists():
         return _open_file(path)
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) < 10:  # OpenCV takes 32 bits
         return VideoSource(f"camera{int(text)}", int(text), f"camera {int(text)}")
     if match := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
         if match[1].lower() not in URL_SCHEMES:
@@ -297,6 +297,10 @@ def _open_pattern(pattern: str) -> Source:
 
 def _open_file(path: Path) -> Source:
     suffix = path.suffix.lower()
+    if path.is_fifo() or path.is_socket():
+        raise HnxError(
+            f"Cannot read {path}", why="it is a pipe or a socket: OpenCV must go back in files", fix="name a file"
+        )
     try:
         with path.open("rb") as stream:
             head = stream.read(1)

@@ -47,6 +47,9 @@ _ALIASES = {
 }
 
 
+_MOST_THREADS = 1024  # far more than any board has; 100000 took two minutes to fail
+
+
 def parse_precision(word: str) -> str:
     """Canonical name of a precision.
 
@@ -103,6 +106,13 @@ class RuntimeOptions:
                     fix=f"for example --{name} 2",
                     code=ExitCode.USAGE,
                 )
+            if value is not None and value > _MOST_THREADS:
+                raise HnxError(
+                    f"{name} is {value}",
+                    why=f"this machine has {available_threads()} cores; more than {_MOST_THREADS} are refused",
+                    fix=f"leave --{name} out",
+                    code=ExitCode.USAGE,
+                )
 
     @property
     def thread_count(self) -> int:
@@ -157,7 +167,16 @@ class Context:
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Named arrays in, named arrays out; the results may be overwritten by this context's next call."""
         self._runtime.check_inputs(inputs)
-        return self._runtime._infer(self._state, inputs)
+        try:
+            return self._runtime._infer(self._state, inputs)
+        except (HnxError, MemoryError):
+            raise
+        except Exception as error:  # whatever kinds of errors the library has
+            raise HnxError(
+                f"{self._runtime.name} failed while running {self._runtime.bundle.name}",
+                why=first_line(error),
+                fix="export the bundle again, or use another runtime (`hnx doctor` lists them)",
+            ) from error
 
 
 class Runtime(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,10 +20,18 @@ from runtimes.registry import open_runtime
 __all__ = ["Pipeline", "Predictor", "load", "user_cache"]
 
 
-def user_cache() -> Path:
-    """Folder for compiled models, as the XDG base directory rules say."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hnx"
+def user_cache() -> Path | None:
+    """Folder for compiled models, as the XDG base directory rules say; None where it cannot be written.
+
+    Containers and services often run as a user without a home: loading is slower then, and nothing else.
+    """
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hnx" / "openvino"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError):
+        return None
 
 
 class Pipeline:
@@ -130,5 +139,5 @@ def load(
         HnxError: says what is wrong and what to do.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    options = RuntimeOptions(precision=precision, threads=threads, cache_dir=user_cache() / "openvino")
+    options = RuntimeOptions(precision=precision, threads=threads, cache_dir=user_cache())
     return Predictor(open_runtime(runtime, opened, options), conf=conf, iou=iou)

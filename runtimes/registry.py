@@ -140,7 +140,7 @@ def probe(row: RuntimeEntry) -> Probe:
         return runtime_class(row).probe()
     except ImportError as error:
         return Probe(reason=f"{row.packages[0]} could not be imported: {first_line(error)}", fix=install_command(row))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Probe(
             reason=f"{row.packages[0]} is installed but broken: {first_line(error)}",
             fix=f"pip install --force-reinstall {row.packages[0]}",

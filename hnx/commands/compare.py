@@ -52,8 +52,10 @@ def command(
     code 3 when a limit is exceeded.
     """
     import itertools
+    import math
 
     from benchmarks.agreement import Side, compare
+    from benchmarks.report import check_output
     from hnx.console import status
     from hnx.defaults import resolve_bundle
     from hybridnets.data import demo_frame
@@ -64,9 +66,13 @@ def command(
 
     if len(bundles) > 2:
         raise click.UsageError("name one bundle, or two")
+    if tolerance is not None and not math.isfinite(tolerance):
+        raise click.UsageError("--tolerance is a number such as 1e-4")
     rows = parse_runtimes(runtime)
     if len(rows) > 2 or (len(rows) == 1 and len(bundles) < 2):
         raise click.UsageError("--runtime needs two runtimes such as torch,openvino, or one for two bundles")
+    if json_file is not None:
+        check_output(json_file)
     opened = [resolve_bundle(name) for name in bundles or (None,)]
     sides = [
         Side(opened[min(i, len(opened) - 1)], row.name, precision or "fp32")

@@ -190,7 +190,7 @@ def _predictor(
     from runtimes.predictor import Predictor, user_cache
     from runtimes.registry import open_runtime
 
-    options = RuntimeOptions(precision=precision, threads=threads, streams=workers, cache_dir=user_cache() / "openvino")
+    options = RuntimeOptions(precision=precision, threads=threads, streams=workers, cache_dir=user_cache())
     with status(f"loading {bundle.name}"):
         return Predictor(open_runtime(runtime, bundle, options), conf=conf, iou=iou)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
 import torch
 
 from export import exporter, graph
@@ -202,3 +203,33 @@ def test_requests_are_checked_first(changes: dict[str, object]) -> None:
     with pytest.raises(HnxError) as caught:
         dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
     assert caught.value.code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("anchors", None),
+        ("anchors", {"scales": [1], "ratios": 5}),
+        ("anchors", {"scales": [10**400, 1, 1], "ratios": [[1, 1]] * 3}),
+        ("classes", 5),
+        ("classes", [5]),
+        ("classes", "car"),
+        ("mean", "abc"),
+        ("mean", [1, 2]),
+        ("std", [0, 0, 0]),
+        ("seg_classes", None),
+    ],
+)
+def test_metadata_of_a_checkpoint_is_checked_before_the_work(
+    bundle_path: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    with safetensors.safe_open(bundle_path / "weights.safetensors", framework="pt") as file:
+        texts = {**file.metadata(), key: json.dumps(value)}
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if value is None:
+        del texts[key]
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors", metadata=texts)
+    with pytest.raises(HnxError, match=r"w\.safetensors") as caught:
+        export(tmp_path / "out", weights=tmp_path / "w.safetensors", compound_coef=None)
+    assert "-p bdd100k" in caught.value.fix
+    assert not (tmp_path / "out").exists()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ def hnx(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**__import__("os").environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(root)},
         timeout=300,
     )
 
@@ -174,3 +176,51 @@ def test_export_default_in_an_empty_folder(tmp_path: Path) -> None:
         "anchor_128_128.npy", "hybridnets_128x128.onnx", "manifest.json", "weights.safetensors",
     ]  # fmt: skip
     assert folder.stat().st_mode & 0o777 == 0o755
+
+
+SPEAK = """
+import sys
+from hnx import __main__, cli
+cli.cli.main = lambda **_: [print(chr(0xD7) * 9, chr(0xDC80)) for _ in range(20_000)] and 0
+__main__.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "code"),
+    [("{} | head -n 1", 0), ("{} >&-", 0), ("{} >/dev/full", 1), ("PYTHONIOENCODING=ascii {} >/dev/null", 0)],
+)
+def test_standard_output_of_any_kind(tmp_path: Path, shell: str, code: int) -> None:
+    (tmp_path / "speak.py").write_text(SPEAK)
+    command = "set -o pipefail; " + shell.format(f"'{sys.executable}' '{tmp_path / 'speak.py'}'")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+    assert done.returncode == code, done.stderr
+    assert "Exception" not in done.stderr
+    assert "Error" not in done.stderr
+    assert ("disk is full" in done.stderr) == (code == 1)
+
+
+def test_a_folder_that_was_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["doctor"]) == ExitCode.FAILED
+    assert "no longer exists" in capsys.readouterr().err
+
+
+def test_names_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from hnx.console import note, success
+
+    note("a\x1b[31m\nb")
+    success("\u202ec")
+    text = capsys.readouterr()
+    assert text.err == "note: a\\x1b[31m\nb\n"
+    assert text.out == "\\u202ec\n"
+    assert str(HnxError("a\nb\x07")) == "a\\nb\\x07"
+
+
+@pytest.mark.parametrize("options", [["--tolerance", "nan"], ["--json", "."]])
+def test_compare_refuses_before_it_runs(bundle_path: Path, options: list[str]) -> None:
+    assert main(["compare", str(bundle_path), *options]) == ExitCode.USAGE

@@ -263,5 +263,5 @@ def test_ctrl_c_finishes_the_video(bundle_path: Path, tmp_path: Path, road_video
     assert 0 < count < 1000
     lines = (out / "long.jsonl").read_text().splitlines()
     assert [json.loads(line)["frame"] for line in lines] == list(range(count))
-    assert f"{count} frames" in output
+    assert f"{count} frame" in output
     assert "stopped by Ctrl-C" in errors

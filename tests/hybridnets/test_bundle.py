@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from hybridnets.anchors import make_anchors
 from hybridnets.bundle import find_bundles, open_bundle
-from hybridnets.errors import HnxError
+from hybridnets.errors import ExitCode, HnxError
 
 ONNX = "hybridnets_128x256.onnx"
 ANCHORS = "anchor_128_256.npy"
@@ -90,6 +91,25 @@ def test_changed_files_are_found(copy: Path, name: str, damage: str) -> None:
         ({"files": {}}, "no hash"),
         ({"files": 5}, "no hash"),
         ({"anchors__rule__scales": [1]}, "anchor scales"),
+        ({"anchors__rule__scales": [10**400, 1, 1]}, "wrong form"),
+        ({"anchors__rule__scales": [1e300, 1, 1]}, "below a million"),
+        ({"anchors__file": 5}, "a file name is 5"),
+        ({"files": {"a": "b"}}, "wrong form"),
+        ({"files": {"x" * 5000: {"bytes": 1, "sha256": ""}}}, "a file name is x"),
+        ({"variants": []}, "no network"),
+        ({"variants": [{"precision": "fp32", "file": ["x"]}]}, "a file name is"),
+        ({"model__weights": "other.safetensors"}, "no hash"),
+        ({"model__compound_coef": float("inf")}, "wrong form"),
+        ({"outputs": []}, "no outputs"),
+        ({"schema_version": True}, "no schema_version"),
+        ({"preprocess__mean": [float("nan")] * 3}, "mean and std"),
+        ({"preprocess__std": [1, 1, 1e-320]}, "mean and std"),
+        ({"classes": ["a"] * 7}, "7 detection"),
+        ({"segmentation__classes": ["a"] * 50}, "1x51x128x256"),
+        ({"inputs": [{"name": "input", "dtype": "float32", "shape": [1, 3, float("inf"), 256]}]}, "a shape is not"),
+        ({"inputs": [{"name": "input", "dtype": "float32", "shape": [1, 3, 256, 256]}]}, "does not fit"),
+        ({"inputs": [{"name": "input", "dtype": "object", "shape": [1, 3, 128, 256]}]}, "does not fit"),
+        ({"inputs": [{"name": "other", "dtype": "float32", "shape": [1, 3, 128, 256]}]}, "the network has input"),
     ],
 )
 def test_bad_manifests(copy: Path, changes: dict[str, object], message: str) -> None:
@@ -164,6 +184,28 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
         (tmp_path / "a.onnx").write_bytes(content)
         with pytest.raises(HnxError, match=r"a\.onnx"):
             open_bundle(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "channels", "message"),
+    [
+        (128, onnx.TensorProto.FLOAT, "c", "how many classes"),
+        (128, onnx.TensorProto.FLOAT, 10**12, "how many classes"),
+        (128, onnx.TensorProto.INT64, 3, "input: int64"),
+        (224, onnx.TensorProto.FLOAT, 3, "224x224"),
+    ],
+)
+def test_bare_networks_that_cannot_be_served(
+    tmp_path: Path, size: int, kind: int, channels: int | str, message: str
+) -> None:
+    source = onnx.helper.make_tensor_value_info("input", kind, [1, 3, size, size])
+    target = onnx.helper.make_tensor_value_info("segmentation", onnx.TensorProto.FLOAT, [1, channels, size, size])
+    node = onnx.helper.make_node("Identity", ["input"], ["segmentation"])
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [source], [target])), tmp_path / "net.onnx")
+    with pytest.raises(HnxError, match=message) as caught:
+        open_bundle(tmp_path / "net.onnx")
+    assert "net.onnx" in caught.value.what
+    assert caught.value.code == ExitCode.FAILED
 
 
 def test_newest_first(copy: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import struct
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -425,3 +426,32 @@ def test_wrong_content(tmp_path: Path, content: object, words: str) -> None:
     with pytest.raises(HnxError) as caught:
         load_checkpoint(path)
     assert words in str(caught.value)
+
+
+def test_a_zip_cut_near_its_start_is_called_cut(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(HnxError, match="cut short"):
+        load_checkpoint(path)
+
+
+def test_unusual_pickles_are_refused_without_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": 1}, protocol=4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(HnxError, match=r"a\.pkl"):
+            load_checkpoint(tmp_path / "a.pkl")
+
+
+def test_no_segmentation_channels(state: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(HnxError, match="contradicts") as caught:
+        infer_config({**state, "segmentation_head.0.weight": torch.zeros(0, 1, 1, 1)})
+    assert caught.value.code == 1
+
+
+def test_classes_are_blamed_only_when_they_differ(state: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(HnxError) as caught:
+        build_model(Checkpoint(state, {}, "plain", ""), ModelConfig(compound_coef=3))
+    assert "try -c 0" in caught.value.fix
+    assert "must list" not in caught.value.fix

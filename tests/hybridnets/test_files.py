@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hybridnets.errors import HnxError
-from hybridnets.files import atomic_directory, atomic_path, read_json, sha256_file, write_json
+from hybridnets.files import atomic_directory, atomic_path, read_json, remove_leftovers, sha256_file, write_json
 
 
 def test_json_round_trip_and_mode(tmp_path: Path) -> None:
@@ -103,3 +103,50 @@ def test_sha256(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"abc")
     assert sha256_file(path).startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+KILLED = """
+import pathlib, sys
+from hybridnets.files import atomic_directory, atomic_path
+with (atomic_directory if sys.argv[2] == "folder" else atomic_path)(pathlib.Path(sys.argv[1])):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_leftovers_go_when_their_writer_is_dead(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.b"
+    command = [sys.executable, "-c", KILLED, str(path), kind]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        (leftover,) = tmp_path.iterdir()
+        os.utime(leftover, (1e9, 1e9))
+        remove_leftovers(path)
+        assert leftover.exists()  # its writer lives and holds the lock
+        child.kill()
+    other = tmp_path / ".a.c.tmp-12345678"
+    other.mkdir()
+    remove_leftovers(path)
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_fresh_leftovers_stay(tmp_path: Path) -> None:
+    leftover = tmp_path / ".bundle.tmp-12345678"
+    leftover.mkdir()
+    with atomic_directory(tmp_path / "bundle"):
+        pass
+    assert leftover.exists()
+    os.utime(leftover, (1e9, 1e9))
+    with atomic_directory(tmp_path / "bundle"):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_moved_aside_by_a_killed_writer_comes_back(tmp_path: Path) -> None:
+    aside = tmp_path / ".bundle.old-12345678"
+    (aside / "bundle").mkdir(parents=True)
+    os.utime(aside, (1e9, 1e9))
+    remove_leftovers(tmp_path / "bundle")
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]

@@ -74,6 +74,10 @@ def test_unknown_keys_get_a_suggestion() -> None:
         ("model: 5", "model"),
         ("dataset: {org_img_size: [-1, 5]}", "org_img_size"),
         ("dataset: {fliplr: .nan}", "fliplr"),
+        (f"dataset: {{fliplr: 1{'0' * 400}}}", "fliplr"),
+        (f"mean: [0x{'f' * 6000}, 1, 1]", "mean"),
+        (f"anchors_scales: [0x{'f' * 6000}, 1, 1]", "anchors_scales"),
+        ("std: [1.0e-300, 1, 1]", "mean and std"),
     ],
 )
 def test_a_wrong_value_names_its_key(text: str, key: str) -> None:
@@ -88,6 +92,16 @@ def test_what_is_no_project(text: str) -> None:
         return
     with pytest.raises(HnxError, match=r"x\.yml"):
         parse_project(text, "x", "x.yml")
+
+
+@pytest.mark.parametrize("key", ["obj_list", "anchors_scales", "mean"])
+def test_aliases_do_not_grow_without_bound(key: str) -> None:
+    """Nine levels of nine aliases stand for 400 million values: nobody may write them out, not even an error."""
+    lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
+    with pytest.raises(HnxError, match=key) as caught:
+        parse_project("\n".join([*lines, f"{key}: *i"]), "x", "x.yml")
+    assert len(str(caught.value)) < 1000
 
 
 def test_mask_folders_and_classes_must_match() -> None:

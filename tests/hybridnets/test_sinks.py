@@ -158,6 +158,27 @@ except HnxError as error:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
+    code = """
+import resource
+from pathlib import Path
+from hybridnets.errors import HnxError
+from hybridnets.sinks import JsonLinesSink
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+sink = JsonLinesSink(Path("v.jsonl"))
+try:
+    for number in range(200):
+        sink.write({"frame": number, "values": [0] * 999})
+except HnxError:
+    sink.close()
+"""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(root)}, check=True)
+    lines = (tmp_path / "v.jsonl").read_text().splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == list(range(len(lines)))
+    assert len(lines) > 10
+
+
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")

@@ -289,3 +289,11 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, road_image: Path) -> None:
     path.chmod(0)
     with pytest.raises(HnxError, match="permission denied"):
         read_image(path)
+
+
+def test_what_opencv_cannot_take(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")  # reading it would wait for ever
+    with pytest.raises(HnxError, match=r"a\.mp4"):
+        open_source(tmp_path / "a.mp4")
+    with pytest.raises(HnxError, match="no source"):
+        open_source("9" * 20)

@@ -10,6 +10,7 @@ from hybridnets.bundle import open_bundle
 from hybridnets.errors import ExitCode, HnxError
 from runtimes import registry
 from runtimes.base import Probe, RuntimeOptions, parse_precision
+from runtimes.predictor import user_cache
 from runtimes.registry import REGISTRY, entry, open_runtime, parse_runtimes
 
 
@@ -69,3 +70,42 @@ def test_missing_and_broken_libraries_are_reasons(monkeypatch: pytest.MonkeyPatc
 def test_auto_takes_the_first_that_runs(bundle_path: Path) -> None:
     with open_runtime("auto", open_bundle(bundle_path), RuntimeOptions(threads=1)) as runtime:
         assert runtime.name == REGISTRY[0].name
+
+
+def test_a_library_that_ends_the_process_on_import_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(row: object) -> type:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(registry, "runtime_class", leave)
+    assert "broken" in registry.probe(registry.entry("openvino")).reason
+
+
+def test_thread_counts_no_machine_has_are_refused() -> None:
+    with pytest.raises(HnxError, match="threads is 100000") as caught:
+        RuntimeOptions(threads=100_000)
+    assert caught.value.code == ExitCode.USAGE
+
+
+def test_an_error_of_a_library_while_running_becomes_ours(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("\n the device is gone\nstack")
+
+    with open_runtime("opencv-dnn", open_bundle(bundle_path)) as runtime:
+        monkeypatch.setattr(type(runtime), "_infer", fail)
+        with pytest.raises(HnxError, match="failed while running") as caught:
+            runtime.infer(runtime.warm_input())
+    assert caught.value.why == "the device is gone"
+
+
+def test_no_home_means_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache() == tmp_path / "hnx" / "openvino"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    assert user_cache() is None
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert user_cache() is None
