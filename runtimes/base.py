@@ -190,6 +190,7 @@ class Runtime(ABC):
     extra: ClassVar[str]  # of setup.cfg
     # precision asked for -> precision of the stored variant that serves it
     stored: ClassVar[Mapping[str, str]] = {"fp32": "fp32"}
+    compiles: ClassVar[bool] = False  # it knows RuntimeOptions.compile
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         """Check the request; nothing is loaded yet.
@@ -209,6 +210,13 @@ class Runtime(ABC):
                 f"{self.name} does not run {precision}",
                 why=f"it runs {', '.join(self.stored)}",
                 fix="choose one of these, or another runtime",
+                code=ExitCode.USAGE,
+            )
+        if self.options.compile and not self.compiles:
+            raise HnxError(
+                f"{self.name} has nothing to compile",
+                why="--compile is torch.compile",
+                fix="leave it out, or use --runtime torch",
                 code=ExitCode.USAGE,
             )
         probe = self.probe()

@@ -23,6 +23,8 @@ class TorchRuntime(Runtime):
     extra = "torch"
     stored: ClassVar[dict[str, str]] = {"fp32": "fp32", "bf16": "fp32"}
 
+    compiles = True
+
     _model: Any = None
 
     @classmethod

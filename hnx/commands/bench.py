@@ -155,11 +155,12 @@ def command(bundle: str | None, **options: Any) -> None:
 
     report = _measure(config)
 
-    print_report(report, stdout())
+    # files first: they outlive a terminal that closes
     if options["json_path"] is not None:
         _write_json(report, options["json_path"])
     for path in reports:
         write_report(report, path)
+    print_report(report, stdout())
     if not report.measured:
         raise HnxError(
             "None of the rows could run here",

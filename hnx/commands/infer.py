@@ -129,6 +129,7 @@ Examples:
     show_default=True,
     help="Inferences side by side; 2 can fill the gaps of an accelerator.",
 )
+@click.option("--compile", "compiled", is_flag=True, help="torch only: compile first (minutes), run faster after.")
 @click.option(
     "-o",
     "--output",
@@ -149,6 +150,7 @@ def command(
     iou: float,
     threads: int | None,
     workers: int,
+    compiled: bool,
     output: Path,
     save_json: bool,
     no_draw: bool,
@@ -172,7 +174,7 @@ def command(
             note(sentence)
         shown = len(opened.notes)
         chosen = resolve_bundle(bundle)
-        with _predictor(chosen, runtime, precision, threads, workers, conf, iou) as predictor:
+        with _predictor(chosen, runtime, precision, threads, workers, compiled, conf, iou) as predictor:
             writer = Writer(opened, chosen, output, images=not no_draw, records=save_json or no_draw)
             summary = _run(predictor, opened, writer, workers)
             execution = predictor.runtime.execution
@@ -183,14 +185,21 @@ def command(
 
 
 def _predictor(
-    bundle: Bundle, runtime: str, precision: str, threads: int | None, workers: int, conf: float, iou: float
+    bundle: Bundle,
+    runtime: str,
+    precision: str,
+    threads: int | None,
+    workers: int,
+    compiled: bool,
+    conf: float,
+    iou: float,
 ) -> Any:
     from hnx.console import status
     from runtimes.base import RuntimeOptions
     from runtimes.predictor import Predictor, user_cache
     from runtimes.registry import open_runtime
 
-    options = RuntimeOptions(precision=precision, threads=threads, streams=workers, cache_dir=user_cache())
+    options = RuntimeOptions(precision, threads, workers, compile=compiled, cache_dir=user_cache())
     with status(f"loading {bundle.name}"):
         return Predictor(open_runtime(runtime, bundle, options), conf=conf, iou=iou)
 

@@ -136,6 +136,17 @@ def test_unsupported_precision_says_what_runs(row: RuntimeEntry, bundle_path: Pa
     assert "fp32" in caught.value.why
 
 
+@ROWS
+def test_only_torch_compiles(row: RuntimeEntry, bundle_path: Path) -> None:
+    bundle, options = open_bundle(bundle_path), RuntimeOptions(compile=True)
+    if row.name == "torch":
+        assert runtime_class(row)(bundle, options).options.compile
+        return
+    with pytest.raises(HnxError, match="nothing to compile") as caught:
+        open_runtime(row.name, bundle, options)
+    assert caught.value.code == ExitCode.USAGE
+
+
 def test_torch_needs_the_weights(bundle_path: Path) -> None:
     import dataclasses
 
