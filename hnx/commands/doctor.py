@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,19 +34,19 @@ def command(json_file: Path | None) -> None:
         raise click.exceptions.Exit(ExitCode.NOTHING_RAN)
 
 
-def _print(findings: dict[str, object]) -> None:
+def _print(findings: dict[str, Any]) -> None:
     from rich.markup import escape
 
     from hnx.console import plain_table, stdout
 
     console = stdout()
     hardware = plain_table("hardware", "found")
-    for key, value in findings["hardware"].items():  # type: ignore[attr-defined]  # diagnose() documents its form
+    for key, value in findings["hardware"].items():
         hardware.add_row(key, escape(str(value)))
     console.print(hardware)
     console.print()
     table = plain_table("runtime", "version", "runs here", "not here, because", "fix")
-    for row in findings["runtimes"]:  # type: ignore[attr-defined]
+    for row in findings["runtimes"]:
         why = row["reason"] or "; ".join(f"{k}: {v}" for k, v in row["precisions"].items() if v)
         table.add_row(
             row["name"],
@@ -57,6 +58,6 @@ def _print(findings: dict[str, object]) -> None:
     console.print(table)
     console.print()
     tools = plain_table("package", "version", "for")
-    for row in findings["packages"]:  # type: ignore[attr-defined]
+    for row in findings["packages"]:
         tools.add_row(row["name"], row["version"] or escape(f"missing: {row['fix']}"), row["purpose"])
     console.print(tools)
