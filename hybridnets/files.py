@@ -48,6 +48,13 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _chmod_as_open(path: Path, mode: int) -> None:
+    """The mode that an ordinary open() or mkdir() would have given: tempfile makes private ones."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(mode & ~umask)
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; renamed to it when the block ends well, removed when it does not.
@@ -68,10 +75,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        # mkstemp makes 0600 files; give the result the mode an ordinary open() would have given it
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        _chmod_as_open(temporary, 0o666)
         temporary.replace(path)
         temporary = None
     except OSError as error:
@@ -104,9 +108,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         handle = os.open(temporary, os.O_RDONLY)
         _mark(handle)
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
+        _chmod_as_open(temporary, 0o777)
         if path.exists():
             aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
             path.rename(aside / path.name)

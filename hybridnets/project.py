@@ -6,7 +6,7 @@ import difflib
 import math
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,13 +176,8 @@ def parse_project(text: str, name: str, origin: str) -> Project:
             fix="add or remove one",
         )
     check_normalisation(project.mean, project.std)
-    return _with_warnings(project, top)
-
-
-def _with_warnings(project: Project, top: _Section) -> Project:
-    import dataclasses
-
-    return dataclasses.replace(project, warnings=tuple(top.unknown()))
+    # known only now: what was not asked for above
+    return replace(project, warnings=tuple(top.unknown()))
 
 
 def _anchors(top: _Section) -> AnchorRule:

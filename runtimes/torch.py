@@ -54,6 +54,8 @@ class TorchRuntime(Runtime):
         model.to(dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._model = model
         self._roles = {role: spec.name for role, spec in self.bundle.outputs.items() if role != "anchors"}
+        # loaded once: the graph of other runtimes holds them as a constant
+        self._anchors = self.bundle.anchors() if "anchors" in self.bundle.outputs else None
         run = self._forward
         self._run = torch.compile(run) if self.options.compile else run
         parameter = next(self._model.parameters())
@@ -83,10 +85,8 @@ class TorchRuntime(Runtime):
             tensor = torch.from_numpy(inputs[self.bundle.input.name])
             results = self._run(tensor.to(parameter.dtype).contiguous(memory_format=torch.channels_last))
         outputs = {self._roles[role]: value.float().contiguous().numpy() for role, value in results.items()}
-        if "anchors" in self.bundle.outputs:
-            anchors = self.bundle.anchors()
-            if anchors is not None:
-                outputs[self.bundle.outputs["anchors"].name] = anchors
+        if self._anchors is not None:
+            outputs[self.bundle.outputs["anchors"].name] = self._anchors
         return outputs
 
     def _close(self) -> None:
