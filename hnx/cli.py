@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import click
 
 from hnx import __version__
+from hnx.lazy import LazyGroup
 
 __all__ = ["COMMANDS", "cli"]
 
@@ -22,38 +22,10 @@ COMMANDS: dict[str, str] = {
 }
 
 
-class LazyGroup(click.Group):
-    """Lists `COMMANDS` without importing them: the help answers in the time click needs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order a new user needs them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command's click object; its module must call it `command`."""
-        if cmd_name not in COMMANDS:
-            return None
-        found = importlib.import_module(f"hnx.commands.{cmd_name}").command
-        return found if isinstance(found, click.Command) else None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Unknown commands get a suggestion."""
-        from hybridnets.errors import did_you_mean
-
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            ctx.fail(f"No such command {args[0]!r}: {did_you_mean(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One line for each command."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
 @click.group(
     cls=LazyGroup,
+    members=COMMANDS,
+    package="hnx.commands.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Start with `hnx quickstart`. Exit codes: 0 ok, 1 failed, 2 usage, 3 gate failed, 4 nothing could run "
     "here, 130 interrupted.",

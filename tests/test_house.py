@@ -35,6 +35,9 @@ HEAVY = {
     "timm",
     "torchvision",
     "safetensors",
+    "pycocotools",
+    "matplotlib",
+    "tensorboard",
 }
 TORCH_MODULES = ("hybridnets/network/", "hybridnets/checkpoint.py")
 SOURCES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
@@ -84,10 +87,10 @@ def test_setup_lists_every_layer_and_extra() -> None:
     listed = setup["options.packages.find"]["include"].split()
     assert {f"{layer}*" for layer in LAYERS} == set(listed)
     extras = setup["options.extras_require"]
-    wanted = {"torch", "export", "onnxruntime", "openvino", "cpu", "gpu", "tensorrt", "timm", "dev"}
+    wanted = {"torch", "export", "onnxruntime", "openvino", "eval", "cpu", "gpu", "tensorrt", "timm", "dev"}
     assert set(extras) == wanted
     cpu = set(extras["cpu"].split("\n"))
-    for part in ("torch", "export", "onnxruntime", "openvino"):
+    for part in ("torch", "export", "onnxruntime", "openvino", "eval"):
         assert set(extras[part].split("\n")) <= cpu
     base = setup["options"]["install_requires"]
     assert not any(name in base for name in HEAVY)

@@ -1,0 +1,1 @@
+"""Data preparation: generated scenes, checks and conversions. Numpy and OpenCV only."""
