@@ -15,13 +15,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from hybridnets.errors import ExitCode, HnxError
 
-__all__ = ["ChildWorker", "Worker", "WorkerDiedError", "checked", "closing_all"]
+__all__ = ["ChildWorker", "Worker", "WorkerDiedError", "checked", "closing_all", "probe_apart"]
+
+PROBE_TIMEOUT_S = 120.0  # to import a library; torch from a cold disk took 20 s
 
 
 class WorkerDiedError(HnxError):
@@ -161,3 +163,16 @@ def closing_all(workers: Sequence[Worker]) -> Iterator[None]:
     finally:
         for worker in workers:
             worker.close()
+
+
+def probe_apart(runtime: str, start: Callable[[], Worker] = ChildWorker) -> dict[str, Any]:
+    """What a child finds out about a runtime, as `runtimes.machine.probe_here`; its death is a finding too."""
+    worker = start()
+    try:
+        return worker.call("probe", PROBE_TIMEOUT_S, runtime=runtime)
+    except HnxError as error:
+        reason = ": ".join(filter(None, [error.what, error.why]))
+        fix = "reinstall its library; it may be built for another processor"
+        return {"version": "", "runnable": [], "precisions": {}, "reason": reason, "fix": fix}
+    finally:
+        worker.close()

@@ -78,16 +78,10 @@ class Session:
 
     def probe(self, *, runtime: str) -> dict[str, Any]:
         """Can this runtime run here, and which precisions?"""
-        from runtimes.registry import entry, probe
+        from runtimes.machine import probe_here
+        from runtimes.registry import entry
 
-        found = probe(entry(runtime))
-        return {
-            "reason": found.reason,
-            "fix": found.fix,
-            "precisions": dict(found.precisions),
-            "runnable": found.runnable(),
-            "version": found.version,
-        }
+        return probe_here(entry(runtime))
 
     def open(
         self,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from runtimes.base import available_threads
 from runtimes.cpu import cpu_flags, cpu_model
-from runtimes.registry import REGISTRY, probe
+from runtimes.registry import REGISTRY, RuntimeEntry, probe
 
-__all__ = ["diagnose", "gpu_names", "isa", "jetson_model", "memory_bytes"]
+__all__ = ["diagnose", "gpu_names", "isa", "jetson_model", "memory_bytes", "probe_here"]
 
 # the instruction sets that decide the speed of a convolution, as /proc/cpuinfo names them
 _ISA = (
@@ -82,8 +83,24 @@ def gpu_names() -> list[str]:
     return [line.strip() for line in result.stdout.splitlines() if line.strip()]
 
 
-def diagnose() -> dict[str, Any]:
+def probe_here(row: RuntimeEntry) -> dict[str, Any]:
+    """What this process finds out about a runtime: {"version", "runnable", "precisions", "reason", "fix"}."""
+    state = probe(row)
+    return {
+        "version": state.version,
+        "runnable": state.runnable(),
+        "precisions": dict(state.precisions),
+        "reason": state.reason,
+        "fix": state.fix,
+    }
+
+
+def diagnose(look: Callable[[RuntimeEntry], dict[str, Any]] = probe_here) -> dict[str, Any]:
     """Everything `hnx doctor` prints.
+
+    Args:
+        look: finds out about one runtime; a library that dies while it is imported takes the process of its caller
+            along, so the command passes one that asks a child.
 
     Returns:
         {"hardware": {label: text}, "runtimes": [{"name", "available", "version", "runnable", "precisions", "reason",
@@ -101,7 +118,7 @@ def diagnose() -> dict[str, Any]:
         "Jetson": jetson_model() or "no",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
     }
-    return {"schema_version": 1, "hardware": hardware, "runtimes": _runtimes(), "packages": _packages()}
+    return {"schema_version": 1, "hardware": hardware, "runtimes": _runtimes(look), "packages": _packages()}
 
 
 def _low_precision(flags: list[str]) -> str:
@@ -117,21 +134,11 @@ def _low_precision(flags: list[str]) -> str:
     return f"native {', '.join(native)}" if native else "none is native: expect no gain from bf16, fp16 or int8"
 
 
-def _runtimes() -> list[dict[str, Any]]:
+def _runtimes(look: Callable[[RuntimeEntry], dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for row in REGISTRY:
-        state = probe(row)
-        rows.append(
-            {
-                "name": row.name,
-                "available": state.available,
-                "version": state.version,
-                "runnable": state.runnable(),
-                "precisions": dict(state.precisions),
-                "reason": state.reason,
-                "fix": state.fix,
-            }
-        )
+        found = look(row)
+        rows.append({"name": row.name, "available": not found["reason"], **found})
     return rows
 
 

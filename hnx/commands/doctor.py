@@ -20,13 +20,15 @@ def command(json_file: Path | None) -> None:
 
     Exit code 4 when no runtime can run here.
     """
+    from benchmarks.children import probe_apart
     from hnx.console import status
     from hybridnets.errors import ExitCode
     from hybridnets.files import write_json
     from runtimes.machine import diagnose
 
     with status("looking at this machine"):
-        findings = diagnose()
+        # each runtime in a process of its own: a library that dies on import must not take the diagnosis along
+        findings = diagnose(lambda row: probe_apart(row.name))
     _print(findings)
     if json_file is not None:
         write_json(json_file, findings)

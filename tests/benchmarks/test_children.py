@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import children
-from benchmarks.children import ChildWorker, WorkerDiedError
+from benchmarks.children import ChildWorker, WorkerDiedError, probe_apart
 from benchmarks.latency import Progress, run_bench
 from runtimes import registry
 from tests.benchmarks.fakes import CHILD, Mortal, Steady, alive, config, measured, rows_of
@@ -38,6 +38,15 @@ def test_a_crash_while_the_library_is_imported() -> None:
     crash = ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     report = run_bench(config(runtimes="opencv-dnn"), start=lambda: ChildWorker(crash))
     assert "signal SIGSEGV" in report.rows[0]["skipped"]["reason"]
+
+
+def test_a_library_that_dies_on_import_is_a_finding_of_the_doctor() -> None:
+    crash = ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    found = probe_apart("opencv-dnn", lambda: ChildWorker(crash))
+    assert "signal SIGILL" in found["reason"]
+    assert found["fix"]
+    assert found["runnable"] == []
+    assert probe_apart("opencv-dnn")["runnable"] == ["fp32"]
 
 
 def test_a_silent_child_is_given_up() -> None:

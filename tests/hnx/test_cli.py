@@ -144,10 +144,13 @@ def test_doctor(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 
 def test_doctor_with_nothing_runnable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from runtimes import machine
-    from runtimes.base import Probe
+    from benchmarks import children
 
-    monkeypatch.setattr(machine, "probe", lambda row: Probe(reason="not installed", fix=f"pip install {row.name}"))
+    def missing(name: str) -> dict[str, Any]:
+        fix = f"pip install {name}"
+        return {"version": "", "runnable": [], "precisions": {}, "reason": "not installed", "fix": fix}
+
+    monkeypatch.setattr(children, "probe_apart", missing)
     assert main(["doctor"]) == ExitCode.NOTHING_RAN
     assert "pip install openvino" in capsys.readouterr().out
 
