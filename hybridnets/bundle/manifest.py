@@ -1,0 +1,198 @@
+"""Bundle folders: `manifest.json` read with suspicion, and the files it lists held against their hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from hybridnets.anchors import AnchorRule
+from hybridnets.bundle.model import ROLES, Bundle, Variant, check_tensors
+from hybridnets.config import Activation, ModelConfig, SegMode, check_normalisation, check_size
+from hybridnets.errors import HnxError
+from hybridnets.files import read_json, sha256_file
+from hybridnets.onnx_header import OnnxHeader, TensorSpec, read_onnx_header
+
+__all__ = ["MANIFEST", "SCHEMA_VERSION", "files_of", "open_manifest"]
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+def files_of(manifest: Any) -> dict[str, Any]:
+    """The file records of a manifest; {} where it has none."""
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    return files if isinstance(files, dict) else {}
+
+
+def open_manifest(path: Path, verify: bool) -> Bundle:
+    """The bundle in a folder that holds a manifest.
+
+    Args:
+        verify: compare the SHA-256 of every file, not only its size.
+
+    Raises:
+        HnxError: not a manifest of ours, a newer schema, a missing, damaged or changed file.
+    """
+    where = path / MANIFEST
+    manifest = read_json(where, limit=16 << 20)
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise HnxError(
+            f"Cannot use {where}",
+            why="it has no schema_version: it is not a manifest of hnx",
+            fix="export the bundle again",
+        )
+    if version > SCHEMA_VERSION:
+        raise HnxError(
+            f"Cannot use {where}",
+            why=f"its schema version is {version}, this hnx reads {SCHEMA_VERSION}",
+            fix="update hnx",
+        )
+    try:
+        bundle = _from_manifest(path, manifest)
+        records = _records(manifest)
+    except HnxError as error:
+        raise _cannot_use(where, error) from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        reason = (
+            f"the key {error} is missing" if isinstance(error, KeyError) else f"a value has the wrong form ({error})"
+        )
+        raise HnxError(f"Cannot use {where}", why=reason, fix="export the bundle again") from error
+    _check_files(bundle, records, verify)
+    for variant in bundle.variants:
+        if variant.file.endswith(".onnx"):
+            _check_header(where, bundle, read_onnx_header(path / variant.file))
+    return bundle
+
+
+def _cannot_use(where: Path, error: HnxError) -> HnxError:
+    return HnxError(f"Cannot use {where}", why=f"{error.what}. {error.why}".strip(), fix="export the bundle again")
+
+
+def _records(manifest: Any) -> dict[str, tuple[int, str]]:
+    """File name to size and SHA-256."""
+    return {_member(name): (int(v["bytes"]), str(v["sha256"])) for name, v in files_of(manifest).items()}
+
+
+def _check_files(bundle: Bundle, records: Mapping[str, tuple[int, str]], verify: bool) -> None:
+    path = bundle.path
+    needed = {variant.file for variant in bundle.variants}
+    needed |= {name for name in (bundle.anchors_file, bundle.weights) if name is not None}
+    unlisted = needed - records.keys()
+    if unlisted:
+        raise HnxError(
+            f"Cannot use {path / MANIFEST}",
+            why=f"no hash is recorded for {', '.join(sorted(unlisted))}",
+            fix="export the bundle again",
+        )
+    for name, (size, digest) in records.items():
+        member = path / name
+        if not member.is_file():
+            raise HnxError(
+                f"Bundle {path} is incomplete",
+                why=f"{name} is missing",
+                fix="copy the whole folder, or export again",
+            )
+        if member.stat().st_size != size or (verify and sha256_file(member) != digest):
+            raise HnxError(
+                f"Bundle {path} has changed since it was exported",
+                why=f"{name} is not the file that was proved (its SHA-256 differs from the manifest's)",
+                fix="copy the bundle again, or export again",
+            )
+
+
+def _check_header(where: Path, bundle: Bundle, header: OnnxHeader) -> None:
+    """The manifest and the network must speak of the same tensors, or a runtime fails in words of its own."""
+    for told, real in (([bundle.input], header.inputs), ([*bundle.outputs.values()], header.outputs)):
+        if sorted(map(str, told)) != sorted(map(str, real)):
+            raise HnxError(
+                f"Cannot use {where}",
+                why=f"it names {_listing(told)}; the network has {_listing(real)}",
+                fix="export the bundle again",
+            )
+
+
+def _listing(specs: Iterable[TensorSpec]) -> str:
+    return "; ".join(map(str, specs)) or "no tensors"
+
+
+def _member(name: Any) -> str:
+    """A file name of a manifest, refused when it leads out of the bundle."""
+    if not isinstance(name, str) or len(name) > 255:
+        raise ValueError(f"a file name is {str(name)[:80]}")
+    relative = Path(name)
+    if relative.is_absolute() or ".." in relative.parts or not relative.name:
+        raise HnxError(
+            f"The manifest names a file outside the bundle: {name!r}",
+            why="that may be an attack",
+            fix="do not use this bundle",
+        )
+    return name
+
+
+def _from_manifest(path: Path, manifest: dict[str, Any]) -> Bundle:
+    model, segmentation = manifest["model"], manifest["segmentation"]
+    seg_mode: SegMode = _one_of(segmentation["mode"], get_args(SegMode))
+    activation: Activation = _one_of(model["activation"], get_args(Activation))
+    inputs, outputs = manifest["inputs"], manifest["outputs"]
+    rule = manifest["anchors"]["rule"]
+    preprocess = manifest["preprocess"]
+    weights = model.get("weights")
+    classes, seg_classes = _names(manifest["classes"]), _names(segmentation["classes"])
+    tensor = _tensor(inputs[0])
+    if len(tensor.shape) != 4:
+        raise ValueError("the input is not N x 3 x H x W")
+    check_size(int(tensor.shape[3]), int(tensor.shape[2]))
+    mean, std = (tuple(float(v) for v in preprocess[key]) for key in ("mean", "std"))
+    check_normalisation(mean, std)
+    bundle = Bundle(
+        path=path,
+        input=tensor,
+        outputs={_one_of(o["role"], (*ROLES, "anchors")): _tensor(o) for o in outputs},
+        classes=classes,
+        seg_classes=seg_classes,
+        seg_mode=seg_mode,
+        mean=mean,
+        std=std,
+        variants=tuple(
+            Variant(str(v["precision"]), _member(v["file"]), tuple(v.get("runtimes", ()))) for v in manifest["variants"]
+        ),
+        anchors_file=None if manifest["anchors"]["file"] is None else _member(manifest["anchors"]["file"]),
+        anchor_rule=AnchorRule(
+            tuple(float(v) for v in rule["scales"]),
+            tuple((float(w), float(h)) for w, h in rule["ratios"]),
+            float(rule["anchor_scale"]),
+        ),
+        model=ModelConfig(
+            compound_coef=int(model["compound_coef"]),
+            num_classes=len(classes),
+            seg_classes=len(seg_classes),
+            seg_mode=seg_mode,
+            activation=activation,
+        ),
+        weights=None if weights is None else _member(weights),
+        manifest=manifest,
+    )
+    if not bundle.variants or not bundle.outputs:
+        raise ValueError("it lists no network or no outputs")
+    return check_tensors(bundle)
+
+
+def _tensor(value: Mapping[str, Any]) -> TensorSpec:
+    shape = value["shape"]
+    if not isinstance(shape, list) or any(isinstance(v, bool) or not isinstance(v, int | str) for v in shape):
+        raise ValueError("a shape is not a list of numbers and names")
+    return TensorSpec(str(value["name"]), str(value["dtype"]), tuple(shape))
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        raise ValueError("class names are not a list of texts")
+    return tuple(value)
+
+
+def _one_of(value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{value!r} is none of {', '.join(allowed)}")
+    return value
