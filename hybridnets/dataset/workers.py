@@ -1,0 +1,201 @@
+"""A function over many items in several processes: results in order, bounded memory, no child left behind.
+
+Processes of our own over pipes instead of `multiprocessing`: they do not run the caller's script again, Ctrl-C
+reaches the parent alone, a dead one is noticed at once, and they end when their parent dies, however it dies. Results
+travel through the pipe (1.3 ms for a 1280x720 sample, against 12 ms to read it) and not through shared memory, which
+containers limit to 64 MB and which outlives a kill -9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, TypeVar
+
+from hybridnets.errors import HnxError
+
+__all__ = ["default_workers", "ordered_map"]
+
+# the default of 64 kB costs 2 ms more a sample; above this, Linux asks for privileges
+_PIPE_BYTES = 1 << 20
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def default_workers() -> int:
+    """One process for each core this process may use, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, prefetch: int
+) -> Iterator[Result]:
+    """`function` of each item, in the order of the items.
+
+    Args:
+        function: picklable by name, with its arguments (a bound method of a picklable object will do).
+        items: picklable.
+        workers: processes; 0 computes here, when the result is asked for.
+        prefetch: results that exist or are being made at a time, at most; not below `workers`.
+
+    Raises:
+        HnxError: a process died. What `function` raises is raised here.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    with contextlib.ExitStack() as stack:
+        team = _Team(function, min(workers, len(items)), stack)
+        done: dict[int, Result] = {}
+        sent = 0
+        for wanted in range(len(items)):
+            while True:
+                while team.idle and sent < len(items) and sent - wanted < prefetch:
+                    team.send(sent, items[sent])
+                    sent += 1
+                # without waiting when the next result is there: then only to keep the others busy
+                arrived = team.receive(wait=wanted not in done)
+                done.update(arrived)
+                if wanted in done and not arrived:
+                    break
+            yield done.pop(wanted)
+
+
+class _Child(Generic[Item, Result]):
+    """One process; works on at most one item at a time."""
+
+    def __init__(self, function: Callable[[Item], Result]) -> None:
+        root = Path(__file__).resolve().parents[2]
+        paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from hybridnets.dataset.workers import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=root,  # the current folder comes first on the path: a file numpy.py there would break us
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends us
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux
+            import fcntl
+
+            fcntl.fcntl(self.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self.index: int | None = None
+        self.item: Item | None = None
+        self._write((os.getcwd(), sys.path, pickle.dumps(function)))  # noqa: PTH109
+
+    def _write(self, value: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):  # receive() says how it died
+            pickle.dump(value, self.stdin, protocol=5)
+            self.stdin.flush()
+
+    def send(self, index: int, item: Item) -> None:
+        self.index, self.item = index, item
+        self._write(item)
+
+    def receive(self) -> tuple[int, Result]:
+        index = self.index
+        assert index is not None
+        try:
+            good, value = pickle.load(self.stdout)
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise self._death() from error
+        self.index = None
+        if not good:
+            raise value
+        return index, value
+
+    def _death(self) -> HnxError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=5)
+        code = self.process.poll()
+        why, fix = f"exit status {code}", f"try that file alone: it was working on {self.item}"
+        if code is not None and code < 0:
+            with contextlib.suppress(ValueError):
+                why = f"signal {signal.Signals(-code).name}"
+            if -code == signal.SIGKILL:
+                why += ", as the kernel does when memory is full"
+                fix = "close other programs, or use fewer workers"
+        return HnxError(f"A worker process died while it was working on {self.item}", why=why, fix=fix)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.stdin, self.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+class _Team(Generic[Item, Result]):
+    """The processes of one map."""
+
+    def __init__(self, function: Callable[[Item], Result], count: int, stack: contextlib.ExitStack) -> None:
+        self._selector = stack.enter_context(selectors.DefaultSelector())
+        self.idle: list[_Child[Item, Result]] = []
+        for _ in range(count):
+            child: _Child[Item, Result] = _Child(function)
+            stack.callback(child.close)
+            self._selector.register(child.stdout, selectors.EVENT_READ, child)
+            self.idle.append(child)
+
+    def send(self, index: int, item: Item) -> None:
+        self.idle.pop().send(index, item)
+
+    def receive(self, *, wait: bool) -> dict[int, Result]:
+        """What has arrived; at least one result with `wait`."""
+        arrived: dict[int, Result] = {}
+        for key, _ in self._selector.select(None if wait else 0):
+            child = key.data
+            index, value = child.receive() if child.index is not None else self._early_death(child)
+            arrived[index] = value
+            self.idle.append(child)
+        return arrived
+
+    @staticmethod
+    def _early_death(child: _Child[Item, Result]) -> tuple[int, Result]:
+        child.item = None
+        raise child._death()
+
+
+def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """The child's side: function, then one item after the other, until the parent closes the pipe."""
+    folder, path, pickled = pickle.load(requests)
+    sys.path[:] = path
+    function = pickle.loads(pickled)
+    os.chdir(folder)
+    while True:
+        try:
+            item = pickle.load(requests)
+        except EOFError:
+            return
+        try:
+            reply = (True, function(item))
+        except Exception as error:
+            reply = (False, error)
+        pickle.dump(reply, replies, protocol=5)
+        replies.flush()
+
+
+def main() -> None:
+    """Entry of a worker process."""
+    # what libraries print must not get between the replies
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with contextlib.suppress(BrokenPipeError, EOFError, pickle.UnpicklingError):  # the parent is gone
+        import cv2
+
+        cv2.setNumThreads(1)  # there is a process on every core
+        _serve(sys.stdin.buffer, replies)
+    os._exit(0)  # nothing to flush: whatever is left in the buffers has no reader
