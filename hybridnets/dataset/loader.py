@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from hybridnets.dataset.reader import Sample, SampleReader
@@ -63,5 +63,5 @@ class SampleLoader:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __iter__(self) -> Iterator[Sample | BrokenSample]:
+    def __iter__(self) -> Generator[Sample | BrokenSample, None, None]:
         return ordered_map(_Read(self.reader), self.names, workers=self.workers, prefetch=self.prefetch)

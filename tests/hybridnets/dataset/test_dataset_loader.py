@@ -103,7 +103,7 @@ def test_leaving_early_leaves_no_process() -> None:
     results = iter(SampleLoader(reader(), ["val_00"] * 20, workers=2))
     next(results)
     assert len(children()) == 2
-    results.close()  # type: ignore[attr-defined]  # a generator
+    results.close()
     assert children() == set()
 
 
