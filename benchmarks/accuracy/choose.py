@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from benchmarks.accuracy.records import ImageRecord
 
-__all__ = ["WORKING_CONF", "Choice", "FrameFigures", "choose", "frame_figures"]
+__all__ = ["VISIBLE", "WORKING_CONF", "Choice", "FrameFigures", "choose", "frame_figures"]
 
 # what `hnx infer` draws; the boxes of the paper protocol go down to 0.001, and nobody could read such a picture
 WORKING_CONF = 0.25

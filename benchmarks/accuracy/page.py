@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from urllib.parse import quote
 
-from benchmarks.accuracy.choose import WORKING_CONF, Choice
+from benchmarks.accuracy.choose import VISIBLE, WORKING_CONF, Choice
 
 __all__ = ["MARKER", "Section", "page"]
 
@@ -89,10 +89,10 @@ _INTRODUCTION = (
 
 
 def _step(new: float, old: float | None) -> str:
-    """The difference in brackets; a drop that shows in two decimals stands out."""
-    if old is None:
+    """The difference in brackets where it shows in two decimals; a drop stands out."""
+    if old is None or abs(new - old) < VISIBLE:
         return ""
-    style = ' class="down"' if new - old <= -0.005 else ""
+    style = ' class="down"' if new < old else ""
     return f" <small{style}>({new - old:+.2f})</small>"
 
 
@@ -160,4 +160,4 @@ def _line(choice: Choice, file: str, boxes: bool) -> str:
 
 
 def _count_step(new: int, old: int | None) -> str:
-    return "" if old is None else f" <small>({new - old:+d})</small>"
+    return "" if old is None or new == old else f" <small>({new - old:+d})</small>"

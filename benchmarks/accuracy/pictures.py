@@ -26,16 +26,17 @@ other and each is asked once, so a worker process may be started in `predict` an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.accuracy.choose import Choice, FrameFigures, choose, frame_figures
+from benchmarks.accuracy.choose import VISIBLE, Choice, FrameFigures, choose, frame_figures
+from benchmarks.accuracy.names import safe_name
 from benchmarks.accuracy.page import MARKER, Section, page
-from benchmarks.accuracy.panels import Packed, Truth, label_panel, pack, prediction_panel, truth
+from benchmarks.accuracy.panels import label_panel, prediction_panel
 from benchmarks.accuracy.sheet import Panel, sheet
+from benchmarks.accuracy.shown import Packed, Truth, pack, truth
 from hybridnets.dataset import SampleReader
 from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.files import atomic_directory, write_bytes
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["PictureRow", "PictureSummary", "check_folder", "write_pictures"]
 
 INDEX = "index.html"
-_LONGEST = 80  # characters of a name in a file name; file systems end at 255 bytes
 
 
 @dataclass(frozen=True)
@@ -174,15 +174,6 @@ def _mean(frames: Sequence[FrameFigures]) -> dict[str, float]:
     return {part: sum(figures.parts[part] for figures in frames) / len(frames) for part in parts}
 
 
-def safe_name(text: str) -> str:
-    """A part of a file name, whatever the text: letters, digits, dots, dashes and underscores.
-
-    >>> safe_name("../a b:c")
-    'a_b_c'
-    """
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:_LONGEST] or "unnamed"
-
-
 def _plan(chosen: Mapping[str, Sequence[Choice]], baseline: str | None, folder: Path) -> list[_Job]:
     """Files sort by row, kind and rank."""
     names = OutputNames(folder)
@@ -265,6 +256,6 @@ def _figures(figures: FrameFigures, baseline: FrameFigures | None, boxes: bool) 
     """The caption of a panel; what changed against the baseline in brackets."""
     words = [f"{figures.found} found, {figures.missed} missed, {figures.false} false"] if boxes else []
     for part, value in figures.parts.items():
-        step = "" if baseline is None else f" ({value - baseline.parts[part]:+.2f})"
-        words.append(f"{part} {value:.2f}{step}")
+        step = 0.0 if baseline is None else value - baseline.parts[part]
+        words.append(f"{part} {value:.2f}" + (f" ({step:+.2f})" if abs(step) >= VISIBLE else ""))
     return tuple(words)
