@@ -74,7 +74,8 @@ def truth(sample: Sample, *, segmentation: bool) -> Truth:
 def pack(prediction: Prediction) -> Packed:
     """Keep what a sheet shows of a prediction."""
     found = prediction.detections
-    keep = found.scores > WORKING_CONF
+    # a network in half precision may give boxes that are no numbers: they cannot be drawn
+    keep = (found.scores > WORKING_CONF) & np.isfinite(found.boxes).all(axis=1)
     size = prediction.letterbox.frame
     mask = prediction.segmentation
     data = None if mask is None else zlib.compress(_index(mask).tobytes(), 1)
