@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from benchmarks.accuracy.records import ImageRecord
 
-__all__ = ["ClassCurve", "CurveFiles", "class_curve", "write_curves"]
+__all__ = ["ClassCurve", "CurveFiles", "Ranking", "write_curves"]
 
 # IoU and its place among the ten thresholds 0.50, 0.55 ... 0.95
 SHOWN_IOUS = {0.5: 0, 0.75: 5}
@@ -99,30 +99,39 @@ def _ratio(part: NDArray[np.float64], whole: NDArray[Any]) -> NDArray[np.float64
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
-def class_curve(records: Iterable[ImageRecord], number: int, threshold: int) -> ClassCurve:
-    """Rank all predictions of a class.
+class Ranking:
+    """All predictions of one row, best first; sorted once for all classes and thresholds.
 
-    Args:
-        number: of the class.
-        threshold: index of the IoU threshold, 0 is 0.50 and 9 is 0.95.
+    Equal scores are ranked by the name of the image, so that the order of the records changes nothing.
     """
-    scores: list[NDArray[np.float32]] = []
-    hits: list[NDArray[np.bool_]] = []
-    labels = 0
-    # equal scores are ranked by the name of the image, so that the order of the records changes nothing
-    for record in sorted(records, key=lambda record: record.name):
-        mine = record.classes == number
-        scores.append(record.scores[mine])
-        hits.append(record.hits[mine] > threshold)
-        labels += int((record.labels == number).sum())
-    score = np.concatenate([np.zeros(0, np.float32), *scores])
-    order = np.argsort(-score, kind="stable")
-    hit = np.concatenate([np.zeros(0, bool), *hits])[order]
-    return ClassCurve(labels, score[order], np.cumsum(hit, dtype=np.int64))
+
+    def __init__(self, records: Iterable[ImageRecord]) -> None:
+        ordered = sorted(records, key=lambda record: record.name)
+        scores = np.concatenate([np.zeros(0, np.float32), *(record.scores for record in ordered)])
+        best_first = np.argsort(-scores, kind="stable")
+        self._scores = scores[best_first]
+        self._classes = _joined([record.classes for record in ordered])[best_first]
+        self._hits = _joined([record.hits for record in ordered])[best_first]
+        self._labels = _joined([record.labels for record in ordered])
+
+    def curve(self, number: int, threshold: int) -> ClassCurve:
+        """One class.
+
+        Args:
+            number: of the class.
+            threshold: index of the IoU threshold, 0 is 0.50 and 9 is 0.95.
+        """
+        mine = self._classes == number
+        found = np.cumsum(self._hits[mine] > threshold, dtype=np.int64)
+        return ClassCurve(int((self._labels == number).sum()), self._scores[mine], found)
+
+
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.zeros(0, np.uint8)
 
 
 def write_curves(
-    folder: Path, rows: Mapping[str, Sequence[ImageRecord]], classes: Sequence[str], *, conf: float = 0.0
+    folder: Path, rows: Mapping[str, Iterable[ImageRecord]], classes: Sequence[str], *, conf: float = 0.0
 ) -> CurveFiles:
     """Write `curve_<class>.png`, `precision_recall_<class>.csv` and `confidence_<class>.csv`.
 
@@ -139,10 +148,11 @@ def write_curves(
     tables: list[Path] = []
     drawable = _has_matplotlib()
     confidences = CONFIDENCES[conf <= CONFIDENCES]
+    rankings = {row: Ranking(records) for row, records in rows.items()}
     for number, name in enumerate(classes):
         curves = {
-            row: {iou: class_curve(records, number, index) for iou, index in SHOWN_IOUS.items()}
-            for row, records in rows.items()
+            row: {iou: ranking.curve(number, index) for iou, index in SHOWN_IOUS.items()}
+            for row, ranking in rankings.items()
         }
         for kind, text in (
             ("precision_recall", _recall_table(curves)),

@@ -82,7 +82,7 @@ def page(sections: Sequence[Section], baseline: str | None, curves: Sequence[str
 
 
 _INTRODUCTION = (
-    f"Boxes count from confidence {WORKING_CONF} on and match at IoU 0.5. A frame's score is the mean of F1 of its "
+    f"Boxes count above confidence {WORKING_CONF} and match at IoU 0.5. A frame's score is the mean of F1 of its "
     "boxes and IoU of each segmentation class; its change is the mean of the absolute differences of these parts. "
     "In the pictures, yellow is false, black and white is missed: dashed boxes, striped pixels."
 )

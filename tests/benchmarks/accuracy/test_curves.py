@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import curves
-from benchmarks.accuracy.curves import ClassCurve, class_curve, write_curves
+from benchmarks.accuracy.curves import ClassCurve, Ranking, write_curves
 from hybridnets.errors import HnxError
 
 
@@ -52,7 +52,7 @@ def drawn_lots(seed: int, images: int = 40, classes: int = 2) -> list[Any]:
 
 def test_area_by_hand() -> None:
     # hit, miss, hit of three labels: precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3
-    curve = class_curve([record("a", [0, 0, 0], [0.9, 0.8, 0.7], [1, 0, 10])], 0, 0)
+    curve = Ranking([record("a", [0, 0, 0], [0.9, 0.8, 0.7], [1, 0, 10])]).curve(0, 0)
     assert curve.found.tolist() == [1, 1, 2]
     envelope = curve.envelope
     assert envelope[[0, 20, 33]] == pytest.approx(1.0)
@@ -66,15 +66,15 @@ def test_area_by_hand() -> None:
 
 def test_a_higher_threshold_counts_fewer_hits() -> None:
     records = [record("a", [0, 0], [0.9, 0.8], [5, 6])]
-    assert class_curve(records, 0, 0).found.tolist() == [1, 2]
-    assert class_curve(records, 0, 5).found.tolist() == [0, 1]
-    assert class_curve(records, 0, 9).found.tolist() == [0, 0]
+    assert Ranking(records).curve(0, 0).found.tolist() == [1, 2]
+    assert Ranking(records).curve(0, 5).found.tolist() == [0, 1]
+    assert Ranking(records).curve(0, 9).found.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_values_at_a_confidence_equal_plain_counting(number: int) -> None:
     records = drawn_lots(1)
-    curve = class_curve(records, number, 5)
+    curve = Ranking(records).curve(number, 5)
     confidences = np.array([0.0, 0.1, 0.33, 0.5, 0.75, 0.9])
     precision, recall, f1 = curve.at(confidences)
     for place, confidence in enumerate(confidences):
@@ -91,20 +91,20 @@ def test_values_at_a_confidence_equal_plain_counting(number: int) -> None:
 
 def test_the_order_of_the_records_changes_nothing() -> None:
     records = drawn_lots(2)
-    first, second = (class_curve(rows, 0, 0) for rows in (records, records[::-1]))
+    first, second = (Ranking(rows).curve(0, 0) for rows in (records, records[::-1]))
     assert np.array_equal(first.found, second.found)
     assert first.area == second.area
 
 
 def test_empty_cases_have_no_values() -> None:
-    nothing = class_curve([], 0, 0)
+    nothing = Ranking([]).curve(0, 0)
     assert (nothing.labels, nothing.area) == (0, 0.0)
     assert all(np.isnan(values).all() for values in nothing.at(np.array([0.0, 0.5])))
-    unlabelled = class_curve([record("a", [], [0.9], [0])], 0, 0)
+    unlabelled = Ranking([record("a", [], [0.9], [0])]).curve(0, 0)
     precision, recall, f1 = unlabelled.at(np.array([0.5, 0.95]))
     assert precision.tolist()[0] == 0
     assert np.isnan([precision[1], *recall, f1[1]]).all()
-    silent = class_curve([record("a", [0], [], [])], 0, 0)
+    silent = Ranking([record("a", [0], [], [])]).curve(0, 0)
     assert silent.area == 0
     assert silent.at(np.array([0.5]))[1].tolist() == [0]
 
@@ -129,7 +129,7 @@ def test_files_hold_every_row_and_class(tmp_path: Path) -> None:
     table = read(tmp_path / "precision_recall_truck.csv")
     assert len(table) == 2 * 2 * 101
     mine = [line for line in table if line["row"] == "openvino:int8" and line["iou"] == "0.75"]
-    expected = class_curve(rows["openvino:int8"], 1, 5)
+    expected = Ranking(rows["openvino:int8"]).curve(1, 5)
     assert [float(line["precision"]) for line in mine] == pytest.approx(expected.envelope, abs=1e-5)
     against = read(tmp_path / "confidence_car.csv")
     assert {line["row"] for line in against} == set(rows)
