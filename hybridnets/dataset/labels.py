@@ -16,9 +16,9 @@ from hybridnets.files import read_json
 from hybridnets.preprocess import Letterbox
 from hybridnets.project import Project
 
-__all__ = ["LabelBox", "boxes_in_input", "class_ids", "fault_of", "parse_label", "read_label"]
+__all__ = ["MAX_BYTES", "LabelBox", "boxes_in_input", "class_ids", "fault_of", "parse_label", "read_label"]
 
-_MAX_BYTES = 32 << 20  # the largest of BDD100K has about 100 kB
+MAX_BYTES = 32 << 20  # the largest of BDD100K has about 100 kB
 _MAX_PIXEL = 1e6  # no camera has such a position; sums and products of larger ones would overflow
 _SIDES = ("x1", "y1", "x2", "y2")
 
@@ -56,7 +56,7 @@ def read_label(path: Path, traffic_light_color: bool = False) -> list[LabelBox]:
     Raises:
         HnxError: unreadable, above 32 MiB, no JSON, of another form, or an object is damaged; names file and object.
     """
-    boxes, problems = parse_label(read_json(path, limit=_MAX_BYTES), traffic_light_color)
+    boxes, problems = parse_label(read_json(path, limit=MAX_BYTES), traffic_light_color)
     if problems:
         more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
         raise HnxError(f"Cannot use label {path}", why=problems[0] + more, fix="correct the file, or remove the sample")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,8 +105,9 @@ def find_image(folder: Path, name: str) -> Path:
     """`<name>.jpg`, or another ending of `IMAGE_SUFFIXES` where only that exists."""
     for suffix in IMAGE_SUFFIXES:
         path = folder / f"{name}{suffix}"
-        if path.exists():
-            return path
+        with contextlib.suppress(OSError):  # a folder one may not look into: reading says so
+            if path.exists():
+                return path
     return folder / f"{name}.jpg"
 
 
@@ -155,18 +157,20 @@ def open_split(project: Project, data: Path | None = None, split: str | None = N
         HnxError: a folder is missing or unreadable, or there is no label.
     """
     folders = split_folders(project, data, split)
-    for what, folder in (
-        ("labels", folders.labels),
-        ("images", folders.images),
-        *((f"masks of class {name}", folder) for name, folder in zip(project.seg_list, folders.masks, strict=True)),
-    ):
-        if not folder.is_dir():
-            raise HnxError(f"There is no folder {folder}", why=f"the {what} are expected there", fix=_fix(data, split))
     try:
+        for what, folder in (
+            ("labels", folders.labels),
+            ("images", folders.images),
+            *((f"masks of class {name}", folder) for name, folder in zip(project.seg_list, folders.masks, strict=True)),
+        ):
+            if not folder.is_dir():
+                raise HnxError(
+                    f"There is no folder {folder}", why=f"the {what} are expected there", fix=_fix(data, split)
+                )
         # ._x.json are leftovers of macOS archives
         names = sorted(p.stem for p in folders.labels.iterdir() if p.suffix == ".json" and not p.name.startswith("."))
     except OSError as error:
-        raise from_os_error(f"Cannot read folder {folders.labels}", error) from error
+        raise from_os_error(f"Cannot read the folders of split {folders.split}", error) from error
     if not names:
         raise HnxError(
             f"Split {folders.split} is empty", why=f"no *.json lies in {folders.labels}", fix=_fix(data, split)

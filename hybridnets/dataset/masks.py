@@ -13,9 +13,9 @@ from hybridnets.config import SegMode
 from hybridnets.errors import HnxError, from_os_error
 from hybridnets.preprocess import Letterbox, resize_into
 
-__all__ = ["combine", "letterbox_mask", "read_mask"]
+__all__ = ["MAX_BYTES", "combine", "letterbox_mask", "read_mask"]
 
-_MAX_BYTES = 256 << 20
+MAX_BYTES = 256 << 20
 _READ_FLAGS = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 
 
@@ -27,7 +27,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     """
     what = f"Cannot read mask {path}"
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        if path.stat().st_size > MAX_BYTES:
             raise HnxError(what, why="it is larger than 256 MiB", fix="check that this is the right file")
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:

@@ -90,7 +90,11 @@ class _Child(Generic[Item, Result]):
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.index: int | None = None
         self.item: Item | None = None
-        self._write((os.getcwd(), sys.path, pickle.dumps(function)))  # noqa: PTH109
+        try:
+            self._write((os.getcwd(), sys.path, pickle.dumps(function)))  # noqa: PTH109
+        except BaseException:  # Ctrl-C, too: nobody knows of this process yet
+            self.close()
+            raise
 
     def _write(self, value: Any) -> None:
         with contextlib.suppress(BrokenPipeError):  # receive() says how it died
