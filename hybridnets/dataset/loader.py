@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+import cv2
+
 from hybridnets.dataset.reader import Sample, SampleReader
 from hybridnets.dataset.workers import ordered_map
 from hybridnets.errors import ExitCode, HnxError
@@ -31,6 +33,11 @@ class _Read:
             return self.reader.read(name)
         except HnxError as error:
             return BrokenSample(name, error)
+        except (OSError, cv2.error) as error:
+            why = str(error).strip().splitlines()[-1][:200]
+            return BrokenSample(
+                name, HnxError(f"Cannot read sample {name}", why=why, fix="`hnx data check` looks closer")
+            )
 
 
 class SampleLoader:

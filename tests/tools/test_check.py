@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def test_an_unreadable_file_is_named(root: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     report = check(root)
-    assert found(report) == [("label-damaged", "b.json")]
+    assert found(report) == [("file-unreadable", "b.json")]
     assert "permission denied" in report.findings[0].what
 
 
@@ -333,6 +334,16 @@ def test_both_splits_unless_one_is_named(root: Path) -> None:
     assert report.errors == 0
     assert [split.samples for split in report.splits] == [0, 3]
     assert found(check(root, split="test"))[0][0] == "folder-missing"
+
+
+def test_a_name_in_both_splits(root: Path) -> None:
+    for folder in (IMAGES, LABELS, ROADS, LANES):
+        shutil.copytree(root / folder, (root / folder).with_name("train"))
+        for path in (root / folder).glob("[ab].*"):
+            path.unlink()
+    report = check(root, split=None)
+    assert [(f.kind, f.file) for f in report.findings] == [("split-overlap", str(root / IMAGES / "c.jpg"))]
+    assert [split.samples for split in report.splits] == [3, 1]
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-__all__ = ["KINDS", "Finding", "Kind"]
+from hybridnets.errors import HnxError
+
+__all__ = ["KINDS", "Finding", "Kind", "damage"]
 
 Severity = Literal["error", "warning"]
 
@@ -33,6 +36,12 @@ class Finding:
         return KINDS[self.kind].severity
 
 
+def damage(kind: str, file: Path, error: HnxError) -> Finding:
+    """A file that could not be read: damaged, unless reading it is forbidden."""
+    forbidden = isinstance(error.__cause__, PermissionError)
+    return Finding("file-unreadable" if forbidden else kind, str(file), error.why)
+
+
 _MAKE_MASKS = "make the masks again: 8-bit PNG of one channel, 0 for background and 255 for the class"
 
 KINDS: dict[str, Kind] = {
@@ -56,6 +65,7 @@ KINDS: dict[str, Kind] = {
     "image-damaged": Kind("error", "damaged image", "copy or download it again"),
     "label-damaged": Kind("error", "damaged label", "correct the file, or remove the sample"),
     "mask-damaged": Kind("error", "damaged mask", "copy or make it again"),
+    "file-unreadable": Kind("error", "file that may not be read", "change its permissions: chmod u+r FILE"),
     "mask-size": Kind("error", "mask of another size", "make the mask again at the size of its image"),
     "mask-drivable-ids": Kind(
         "error",
@@ -91,6 +101,9 @@ KINDS: dict[str, Kind] = {
         "boxes refer to dataset.org_img_size: set it to the (height, width) the labels were drawn at",
     ),
     "image-sizes": Kind("warning", "images of differing sizes", "no harm, if all labels refer to org_img_size"),
+    "split-overlap": Kind(
+        "warning", "name in both train and test", "an image that was trained on proves nothing: keep it in one of them"
+    ),
     "duplicate": Kind("warning", "name that is there twice", "remove all but one"),
     "stray": Kind("warning", "file that nobody reads", "move it away"),
 }

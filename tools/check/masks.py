@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hybridnets.dataset.masks import MAX_BYTES, read_mask
 from hybridnets.errors import HnxError
-from tools.check.findings import Finding
+from tools.check.findings import Finding, damage
 
 __all__ = ["MaskFacts", "inspect_mask"]
 
@@ -37,7 +37,7 @@ def inspect_mask(path: Path, name: str, size: tuple[int, int] | None) -> MaskFac
         # the usual form is decoded once only
         mask = raw if raw is not None and raw.ndim == 2 and raw.dtype == np.uint8 else read_mask(path)
     except HnxError as error:
-        return MaskFacts(None, None, (Finding("mask-damaged", file, error.why),))
+        return MaskFacts(None, None, (damage("mask-damaged", path, error),))
     if size is not None and mask.shape != size:
         what = f"{mask.shape[1]}x{mask.shape[0]} pixels, its image has {size[1]}x{size[0]}"
         return MaskFacts(None, None, (Finding("mask-size", file, what),))

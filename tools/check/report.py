@@ -103,14 +103,14 @@ class CheckReport:
     @property
     def findings(self) -> list[Finding]:
         """Of all splits, errors first, then in the order of `KINDS` and of the files."""
-        order = list(KINDS)
+        order = {kind: index for index, kind in enumerate(KINDS)}
         every = [finding for split in self.splits for finding in split.findings]
-        return sorted(every, key=lambda f: (f.severity != "error", order.index(f.kind), f.file))
+        return sorted(every, key=lambda f: (f.severity != "error", order[f.kind], f.file))
 
     @property
     def errors(self) -> int:
         """Number of findings that make a sample unusable or its truth wrong."""
-        return sum(finding.severity == "error" for finding in self.findings)
+        return sum(finding.severity == "error" for split in self.splits for finding in split.findings)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, every finding with its file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hybridnets.dataset.layout import SplitFolders, split_folders
+from hybridnets.dataset.layout import SplitFolders, find_image, split_folders
 from hybridnets.dataset.workers import default_workers, ordered_map
 from hybridnets.project import Project
 from tools.check.findings import Finding
@@ -42,6 +42,7 @@ def check_dataset(
     """
     places = _places(project, data, split)
     report = CheckReport(str(data) if data is not None else "the project's own folders", project.name)
+    seen: set[str] = set()
     for place, absent in places:
         part = SplitReport(place.split, project.classes, project.seg_list)
         report.splits.append(part)
@@ -51,6 +52,10 @@ def check_dataset(
         listing = list_split(place, project.seg_list)
         part.findings += listing.findings
         part.samples = len(listing.names)
+        for name in seen.intersection(listing.names):
+            image = str(find_image(place.images, name))
+            part.findings.append(Finding("split-overlap", image, f"{name} is in the other split, too"))
+        seen.update(listing.names)
         # small results: more of them may wait for their turn than samples with their images
         count = default_workers() if workers is None else workers
         results = ordered_map(Inspector(place, project), listing.names, workers=count, prefetch=max(1, 8 * count))

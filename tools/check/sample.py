@@ -17,7 +17,7 @@ from hybridnets.files import read_json
 from hybridnets.preprocess import Letterbox
 from hybridnets.project import Project
 from hybridnets.sources import read_image
-from tools.check.findings import Finding
+from tools.check.findings import Finding, damage
 from tools.check.masks import MaskFacts, inspect_mask
 
 __all__ = ["SIZE_EDGES", "Facts", "Inspector"]
@@ -63,7 +63,7 @@ class Inspector:
                 facts.size = read_image(image).shape[:2]
                 facts.findings += self._shape(image, facts.size)
             except HnxError as error:
-                facts.findings.append(Finding("image-damaged", str(image), error.why))
+                facts.findings.append(damage("image-damaged", image, error))
         self._masks(facts)
         label = self.folders.labels / f"{name}.json"
         if _there(label):
@@ -97,7 +97,7 @@ class Inspector:
         try:
             data = read_json(path, limit=MAX_BYTES)
         except HnxError as error:
-            facts.findings.append(Finding("label-damaged", str(path), error.why))
+            facts.findings.append(damage("label-damaged", path, error))
             return
         boxes, problems = parse_label(data, self.project.traffic_light_color)
         facts.findings += [Finding("label-damaged", str(path), problem) for problem in problems]

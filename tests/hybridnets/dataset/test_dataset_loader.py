@@ -11,6 +11,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -41,6 +42,18 @@ def test_samples_arrive_in_order_and_whole(workers: int) -> None:
     assert last.categories == expected.categories
     for array in ("frame", "boxes", "target", "frame_target"):
         assert np.array_equal(getattr(last, array), getattr(expected, array))
+
+
+@pytest.mark.parametrize("failure", [OSError(5, "Input/output error"), cv2.error("(-215) Assertion failed")])
+def test_no_failure_of_a_sample_ends_the_others(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    def fail(self: SampleReader, name: str) -> Sample:
+        raise failure
+
+    monkeypatch.setattr(SampleReader, "read", fail)
+    (found,) = SampleLoader(reader(), ["val_00"])
+    assert isinstance(found, BrokenSample)
+    assert "val_00" in found.error.what
+    assert found.error.why
 
 
 def test_a_loader_can_be_walked_through_twice() -> None:
