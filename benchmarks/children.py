@@ -106,7 +106,7 @@ class ChildWorker:
             raise WorkerDiedError(
                 "The process was silent",
                 why=f"no answer to {command!r} within {timeout:.0f} s",
-                fix="measure this runtime alone with a larger --max-time",
+                fix="measure this runtime alone, or the other ones",
             ) from None
         if not line:
             raise self._death(command)

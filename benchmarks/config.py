@@ -13,7 +13,7 @@ from hybridnets.errors import ExitCode, HnxError, did_you_mean
 from runtimes.base import available_threads, parse_precision
 from runtimes.registry import entry, parse_runtimes
 
-__all__ = ["EXTENSION", "PRESETS", "BenchConfig", "Preset", "Scenario", "planned_rows"]
+__all__ = ["EXTENSION", "PRESETS", "BenchConfig", "Preset", "Scenario", "parse_row", "planned_rows"]
 
 Scenario = Literal["single", "multi", "offline"]
 # rows whose median is not fixed well enough go on, up to this many times the rounds and with them the iterations:
@@ -130,8 +130,7 @@ class BenchConfig:
         """Runtime and precision of the baseline, aliases resolved."""
         if self.baseline is None:
             return None
-        name, _, precision = self.baseline.partition(":")
-        return entry(name).name, parse_precision(precision or "fp32")
+        return parse_row(self.baseline)
 
 
 def _usage(what: str, why: str, fix: str) -> HnxError:
@@ -141,6 +140,19 @@ def _usage(what: str, why: str, fix: str) -> HnxError:
 def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise _usage(f"Unknown {name} {value!r}", did_you_mean(value, known), "choose one of these")
+
+
+def parse_row(text: str) -> tuple[str, str]:
+    """(runtime, precision) of one row written as `runtime[:precision]`, aliases resolved.
+
+    Raises:
+        HnxError: an unknown runtime or precision (exit code 2).
+
+    >>> parse_row("ov:half")
+    ('openvino', 'fp16')
+    """
+    name, _, precision = text.partition(":")
+    return entry(name).name, parse_precision(precision or "fp32")
 
 
 def planned_rows(runtimes: str) -> list[tuple[str, str]]:

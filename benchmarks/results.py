@@ -21,7 +21,7 @@ from hybridnets.bundle import Bundle
 from hybridnets.files import sha256_file
 from runtimes.base import available_threads
 
-__all__ = ["make_report"]
+__all__ = ["bundle_json", "make_report"]
 
 
 def make_report(
@@ -56,7 +56,7 @@ def make_report(
         rows=values,
         environment=environment,
         settings=_settings_json(config, encoded, None if baseline is None else baseline.name) | measuring,
-        bundle=_bundle_json(config.bundle),
+        bundle=bundle_json(config.bundle),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         schema_version=SCHEMA_VERSION,
     )
@@ -97,7 +97,8 @@ def _settings_json(config: BenchConfig, encoded: Sequence[NDArray[np.uint8]], ba
     }
 
 
-def _bundle_json(bundle: Bundle) -> dict[str, Any]:
+def bundle_json(bundle: Bundle) -> dict[str, Any]:
+    """What a report says about the bundle, with the SHA-256 of every network in it."""
     recorded = bundle.manifest.get("files", {}) if isinstance(bundle.manifest, Mapping) else {}
     files: dict[str, str] = {}
     for name in {variant.file for variant in bundle.variants}:

@@ -5,12 +5,6 @@ Started as `python -m benchmarks.worker` by `benchmarks.children`, which describ
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +28,7 @@ from benchmarks.sampling import (
     wait_idle,
     warm_up,
 )
-from hybridnets.errors import HnxError
+from benchmarks.serving import answer, probe, serve
 
 __all__ = ["Session", "main"]
 
@@ -52,36 +46,13 @@ class Session:
     def handle(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Answer one command; a failure is an answer too."""
         commands: dict[str, Callable[..., dict[str, Any]]] = {
-            "probe": self.probe,
+            "probe": probe,
             "open": self.open,
             "warm_up": self.warm_up,
             "measure": self.measure,
             "finish": self.finish,
         }
-        try:
-            arguments = dict(message)
-            return commands[arguments.pop("command")](**arguments)
-        except HnxError as error:
-            return _failure(error)
-        except MemoryError:
-            return _failure(
-                HnxError("Not enough memory", fix="close other programs, or measure fewer runtimes at a time")
-            )
-        except Exception as error:
-            return _failure(
-                HnxError(
-                    f"{type(error).__name__} while measuring",
-                    why=str(error).strip()[:300],
-                    fix="measure the other runtimes, and report this one",
-                )
-            )
-
-    def probe(self, *, runtime: str) -> dict[str, Any]:
-        """Can this runtime run here, and which precisions?"""
-        from runtimes.machine import probe_here
-        from runtimes.registry import entry
-
-        return probe_here(entry(runtime))
+        return answer(commands, message)
 
     def open(
         self,
@@ -216,34 +187,9 @@ class Session:
         return reply
 
 
-def _failure(error: HnxError) -> dict[str, Any]:
-    return {"error": {"what": error.what, "why": error.why, "fix": error.fix, "code": int(error.code)}}
-
-
 def main() -> None:
-    """Serve commands until standard input ends.
-
-    A thread reads them, so that the end of the parent (which closes the pipe, however it died) ends this process at
-    once, even in the middle of a measurement.
-    """
-    # Ctrl-C goes to the whole terminal: the parent decides what becomes of us
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # libraries print to standard output, some of them in C: whatever they say goes to standard error instead
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    commands: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            commands.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, daemon=True).start()
-    session = Session()
-    while True:
-        message = json.loads(commands.get())
-        replies.write(json.dumps(session.handle(message), default=str) + "\n")
-        replies.flush()
+    """Serve the commands of a `Session`."""
+    serve(Session().handle)
 
 
 if __name__ == "__main__":
