@@ -1,0 +1,1 @@
+"""Training: losses, augmentation, the loop and its checkpoints. All of it needs torch."""
