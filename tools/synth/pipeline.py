@@ -1,0 +1,205 @@
+"""Generate a data set, or go on where an earlier run stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hybridnets.errors import ExitCode, HnxError, from_os_error
+from hybridnets.files import read_json, remove_leftovers, write_json
+from hybridnets.version import __version__
+from tools.synth.config import FOLDERS, MANIFEST, SPLITS, SynthConfig, folder_identity
+from tools.synth.crew import Job, write_all
+from tools.synth.writing import scene_name
+
+__all__ = ["SynthProgress", "SynthReport", "generate"]
+
+
+@dataclass(frozen=True)
+class SynthProgress:
+    """Scenes that are complete (of them `kept` from an earlier run), of `total`."""
+
+    done: int
+    total: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class SynthReport:
+    """What lies in the folder now.
+
+    Attributes:
+        written, kept: scenes of this run, and of earlier ones.
+        objects: labelled objects of both splits by category.
+    """
+
+    folder: Path
+    written: int
+    kept: int
+    objects: dict[str, int]
+
+
+def generate(config: SynthConfig, on_progress: Callable[[SynthProgress], None] | None = None) -> SynthReport:
+    """Write the data set of `config`; scenes that are complete already are kept.
+
+    Every file is whole or absent, also after a kill; the manifest says `complete` only when all are there.
+
+    Raises:
+        HnxError: the folder holds something else, cannot be written, or a worker died.
+    """
+    _prepare(config)
+    jobs = [(split, index) for split, count in config.counts.items() for index in range(count)]
+    present = _present(config)
+    missing = [job for job in jobs if scene_name(*job) not in present[job[0]]]
+    kept = len(jobs) - len(missing)
+    _write_manifest(config, complete=False)
+    done = kept
+    _tell(on_progress, done, len(jobs), kept)
+    with contextlib.closing(_writing(config, missing)) as written:
+        for _ in written:
+            done += 1
+            _tell(on_progress, done, len(jobs), kept)
+    objects = _count_objects(config)
+    _write_manifest(config, complete=True, objects=objects)
+    total: Counter[str] = Counter()
+    for counted in objects.values():
+        total.update(counted)
+    return SynthReport(config.folder, len(missing), kept, dict(sorted(total.items())))
+
+
+def _writing(config: SynthConfig, missing: list[Job]) -> Any:
+    return write_all(config, missing)
+
+
+def _tell(on_progress: Callable[[SynthProgress], None] | None, done: int, total: int, kept: int) -> None:
+    if on_progress is not None:
+        on_progress(SynthProgress(done, total, kept))
+
+
+def _prepare(config: SynthConfig) -> None:
+    """Refuse folders with other contents; make the folders; sweep up after runs that were killed."""
+    folder = config.folder
+    if folder.exists() and not folder.is_dir():
+        raise HnxError(f"Cannot write to {folder}", why="it is a file, not a folder", fix="name a folder")
+    manifest = folder / MANIFEST
+    identity = None
+    if manifest.exists():
+        content = read_json(manifest)
+        identity = folder_identity(content)
+        if identity is not None:
+            _check_manifest(config, identity, content)
+    if identity is None:
+        found = [name for name in (MANIFEST, *FOLDERS) if _holds_something(folder / name)]
+        if found:
+            raise HnxError(
+                f"{folder} holds other data",
+                why=f"{', '.join(found)} there was not written by `hnx data synth`; nothing was touched",
+                fix="choose another folder, or move the data away",
+                code=ExitCode.USAGE,
+            )
+    try:
+        for name in FOLDERS:
+            for split in SPLITS:
+                (folder / name / split).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise from_os_error(f"Cannot make the folders of {folder}", error) from error
+
+
+def _check_manifest(config: SynthConfig, identity: dict[str, Any], content: dict[str, Any]) -> None:
+    counts = content.get("scenes")
+    before = counts if isinstance(counts, dict) else {}
+    smaller = [split for split in SPLITS if config.counts[split] < _number(before.get(split))]
+    changed = [key for key, value in config.identity.items() if identity.get(key) != value]
+    if not changed and not smaller:
+        return
+    if config.overwrite:
+        _remove(config.folder)
+        return
+    wanted = {**config.identity, **config.counts}
+    lying = {**identity, **{split: _number(before.get(split)) for split in SPLITS}}
+    words = ", ".join(f"{key} {lying[key]} instead of {wanted[key]}" for key in (*changed, *smaller))
+    raise HnxError(
+        f"{config.folder} holds another generated data set",
+        why=f"it has {words}",
+        fix="choose another folder, give the same options to go on with it, or replace it with --overwrite",
+        code=ExitCode.USAGE,
+    )
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _holds_something(path: Path) -> bool:
+    if path.is_dir():
+        return any(entry.is_file() for entry in path.rglob("*"))
+    return path.exists()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a generated data set, its manifest last: a run that is killed here finds it again."""
+    try:
+        for name in FOLDERS:
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
+        (folder / MANIFEST).unlink()
+    except OSError as error:
+        raise from_os_error(f"Cannot remove the old data set in {folder}", error) from error
+
+
+_LEFTOVER = re.compile(r"\.((?:train|val)-\d{6})\.[a-z0-9_]{8}\.tmp(\.[a-z]+)")
+
+
+def _present(config: SynthConfig) -> dict[str, set[str]]:
+    """Names of complete scenes of each split."""
+    found: dict[str, set[str]] = {}
+    for split in SPLITS:
+        sets = []
+        for name, suffix in FOLDERS.items():
+            folder = config.folder / name / split
+            names = set()
+            try:
+                for entry in folder.iterdir():
+                    if entry.suffix == suffix and not entry.name.startswith("."):
+                        names.add(entry.stem)
+                    elif match := _LEFTOVER.fullmatch(entry.name):
+                        remove_leftovers(folder / (match[1] + match[2]))
+            except OSError as error:
+                raise from_os_error(f"Cannot list {folder}", error) from error
+            sets.append(names)
+        found[split] = set.intersection(*sets)
+    return found
+
+
+def _count_objects(config: SynthConfig) -> dict[str, dict[str, int]]:
+    counted: dict[str, dict[str, int]] = {}
+    for split, count in config.counts.items():
+        total: Counter[str] = Counter()
+        for index in range(count):
+            label = read_json(config.path("det_annot", split, scene_name(split, index)))
+            total.update(found["category"] for found in label["frames"][0]["objects"])
+        counted[split] = dict(sorted(total.items()))
+    return counted
+
+
+def _write_manifest(config: SynthConfig, *, complete: bool, objects: dict[str, dict[str, int]] | None = None) -> None:
+    content = {
+        **config.identity,
+        "scenes": config.counts,
+        "complete": complete,
+        "objects": objects or {},
+        "lane_labels": "one line of lane_width_px along each painted line and kerb, hidden parts left out",
+        "road_labels": "visible surface of all lanes of our direction, 255",
+        "licence": "made by a program from random numbers; no rights are claimed (CC0-1.0)",
+        "made_with": {"hnx": __version__, "opencv": cv2.__version__, "numpy": np.__version__},
+    }
+    write_json(config.folder / MANIFEST, content)

@@ -1,0 +1,1 @@
+"""Road vehicles: shapes, textures and their shading."""

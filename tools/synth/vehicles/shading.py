@@ -1,0 +1,332 @@
+"""Draw a vehicle: faces into a buffer of face numbers, then every pixel is lit by itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tools.synth.canvas import Canvas, Glow
+from tools.synth.randoms import Random
+from tools.synth.vehicles.atlas import Material
+from tools.synth.vehicles.mesh import Mesh
+from tools.synth.vehicles.models import Vehicle
+from tools.synth.view import View
+
+__all__ = ["Paint", "Pose", "draw_vehicle", "hull", "sample_paint"]
+
+Float = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Paint:
+    """Colours of one vehicle, BGR 0..255, and its lamps."""
+
+    body: tuple[float, float, float]
+    second: tuple[float, float, float]
+    gloss: float
+    dirt: float
+    brakes: bool
+    plate: tuple[float, float, float]
+    tyre_dark: float
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a vehicle stands: road coordinates of its centre, world position, direction (radians right of z)."""
+
+    s: float
+    d: float
+    world: Float
+    yaw: float
+
+    @property
+    def axes(self) -> Float:
+        """(3, 3): rows are the vehicle's forward, left and up in world axes."""
+        sin, cos = math.sin(self.yaw), math.cos(self.yaw)
+        return np.array([[sin, 0, cos], [-cos, 0, sin], [0, 1, 0]], np.float32)
+
+
+_BODIES = {
+    (212, 214, 216): 24, (20, 20, 21): 20, (72, 70, 68): 14, (150, 150, 150): 13, (40, 39, 38): 8, (95, 52, 28): 6,
+    (30, 25, 125): 7, (60, 40, 22): 4, (120, 135, 150): 3, (48, 70, 40): 2, (30, 160, 215): 3, (35, 50, 85): 2,
+    (130, 90, 50): 2, (20, 70, 170): 1,
+}  # fmt: skip
+_SECONDS = {
+    (205, 208, 210): 4,
+    (140, 70, 35): 2,
+    (40, 40, 170): 2,
+    (60, 110, 60): 1,
+    (40, 150, 210): 2,
+    (60, 60, 62): 2,
+}
+
+
+def sample_paint(random: Random, kind: str) -> Paint:
+    """Colours in about the shares of real streets."""
+    base = random.weighted(_BODIES)
+    if kind == "bus" and random.chance(0.6):
+        base = random.pick([(25, 165, 225), (210, 212, 214), (150, 80, 30), (40, 40, 165), (60, 120, 60)])
+    tone = random.uniform(0.82, 1.12)
+    body = tuple(min(240.0, v * tone + random.uniform(-4, 8)) for v in base)
+    second = tuple(v * random.uniform(0.85, 1.1) for v in random.weighted(_SECONDS))
+    plate = random.pick([(205, 205, 205), (205, 205, 205), (60, 170, 215)])
+    return Paint(
+        (body[0], body[1], body[2]),
+        (second[0], second[1], second[2]),
+        random.uniform(0.5, 1.1),
+        random.uniform(0.02, 0.3) ** 1.3,
+        random.chance(0.25),
+        plate,
+        random.uniform(14, 34),
+    )
+
+
+def hull(view: View, vehicle: Vehicle, pose: Pose) -> Float | None:
+    """Picture outline of its bounding box, (n, 2); None when it is behind us or around us."""
+    x, y = vehicle.length / 2, vehicle.width / 2
+    corners = np.array([(a, b, c) for a in (-x, x) for b in (-y, y) for c in (0.05, vehicle.height)], np.float32)
+    pixels, depth = view.camera.project(corners @ pose.axes + pose.world)
+    if depth.max() < 1.0:
+        return None
+    return np.asarray(cv2.convexHull(pixels[depth > 0.3])[:, 0], np.float32)
+
+
+def draw_vehicle(
+    canvas: Canvas, view: View, vehicle: Vehicle, pose: Pose, paint: Paint, owner: int, texture: NDArray[np.uint8]
+) -> None:
+    """Draw it over everything drawn so far.
+
+    Args:
+        texture: uint8 noise that wraps around, for dirt.
+        owner: its number in the id buffer; `canvas.drawn[owner]` becomes the number of its pixels.
+    """
+    camera = view.camera
+    _, depth = camera.project(pose.world)
+    size = vehicle.height * camera.focal / max(float(depth), 1.0) / camera.scale
+    level = 0 if size > 150 else (1 if size > 45 else 2)
+    eye = np.array([0, camera.height, 0], np.float32)
+    near = (eye - pose.world) @ pose.axes.T  # the camera in vehicle axes
+    bodies = sorted(
+        (body[level] for body in vehicle.bodies), key=lambda mesh: -abs(float(mesh.corners[..., 0].mean()) - near[0])
+    )
+    parts = [
+        _Faces.of(mesh, near, pose, view) for mesh in [_belly(vehicle, near), vehicle.under, *bodies, vehicle.faces]
+    ]
+    points = np.concatenate([part.pixels for part in parts])
+    if not len(points):
+        return
+    low, high = points.reshape(-1, 2).min(axis=0), points.reshape(-1, 2).max(axis=0)
+    window = canvas.window(low[0], low[1], high[0], high[1])
+    if window is None:
+        return
+    rows, columns = window
+    buffer = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.int32)
+    corners = np.round((points - np.array([columns.start, rows.start], np.float32)) * 16).astype(np.int32)
+    fill = cv2.fillConvexPoly
+    for number, polygon in enumerate(corners, 1):
+        fill(buffer, polygon, number, cv2.LINE_8, 4)
+    inside = buffer > 0
+    if not inside.any():
+        return
+    ys, xs = np.nonzero(inside)
+    face = buffer[ys, xs] - 1
+    values = _interpolate(
+        parts, points, face, (xs + columns.start).astype(np.float32), (ys + rows.start).astype(np.float32)
+    )
+    colour = _shade(view, vehicle, paint, pose, values, texture)
+    canvas.frame[window][ys, xs] = np.clip(colour + 0.5, 0, 255).astype(np.uint8)
+    canvas.ids[window][ys, xs] = owner
+    canvas.drawn[owner] = len(ys)
+    _lamps(canvas, view, vehicle, pose, paint, owner)
+
+
+def _belly(vehicle: Vehicle, near: Float) -> Mesh:
+    """A dark slab below the bodies, as four walls: nobody sees through under a vehicle at eye level."""
+    x, y = vehicle.length / 2 - 0.45, vehicle.width / 2 - 0.2
+    low, high = 0.17 if vehicle.floor < 0.4 else 0.5, vehicle.floor + 0.12
+    quads = []
+    for (xa, ya), (xb, yb) in (((-x, -y), (-x, y)), ((-x, y), (x, y)), ((x, y), (x, -y)), ((x, -y), (-x, -y))):
+        quads.append([(xa, ya, low), (xb, yb, low), (xb, yb, high), (xa, ya, high)])
+    corners = np.array(quads, np.float32)
+    normals = corners * np.array([1, 1, 0], np.float32)
+    normals = np.broadcast_to(normals.mean(axis=1, keepdims=True), normals.shape)
+    normals = normals / np.linalg.norm(normals, axis=-1, keepdims=True)
+    return Mesh(corners, normals.astype(np.float32), np.full((4, 4, 2), -1, np.float32))  # -1: no texel
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """Faces that look at us, far to near: pixels (n, 4, 2), attributes (n, 4, 8): texture, normal, position."""
+
+    pixels: Float
+    attributes: Float
+
+    @classmethod
+    def of(cls, mesh: Mesh, near: Float, pose: Pose, view: View) -> _Faces:
+        centre = mesh.corners.mean(axis=1)
+        facing = np.sum(mesh.normals.mean(axis=1) * (near - centre), axis=1) > 0
+        corners = mesh.corners[facing]
+        world = corners @ pose.axes + pose.world
+        pixels, depth = view.camera.project(world)
+        ahead = depth.min(axis=1) > 0.35
+        order = np.argsort(-depth[ahead].mean(axis=1), kind="stable")
+        normals = mesh.normals[facing][ahead][order] @ pose.axes
+        attributes = np.concatenate([mesh.texture[facing][ahead][order], normals, world[ahead][order]], axis=-1)
+        return cls(pixels[ahead][order], attributes.astype(np.float32))
+
+
+def _interpolate(parts: list[_Faces], points: Float, face: NDArray[np.int32], x: Float, y: Float) -> Float:
+    """(n, 8) attributes of pixels: the affine map of each face that fits its corners best."""
+    a = np.concatenate([part.attributes for part in parts])
+    e1 = ((points[:, 1] - points[:, 0]) + (points[:, 2] - points[:, 3])) / 2
+    e2 = ((points[:, 3] - points[:, 0]) + (points[:, 2] - points[:, 1])) / 2
+    g1 = ((a[:, 1] - a[:, 0]) + (a[:, 2] - a[:, 3])) / 2
+    g2 = ((a[:, 3] - a[:, 0]) + (a[:, 2] - a[:, 1])) / 2
+    area = e1[:, 0] * e2[:, 1] - e1[:, 1] * e2[:, 0]
+    flat = np.abs(area) < 0.25  # quarter of a pixel: no gradient to speak of
+    area = np.where(flat, 1.0, area)
+    keep = (~flat).astype(np.float32)[:, None] / area[:, None]
+    along_x = (g1 * e2[:, 1:2] - g2 * e1[:, 1:2]) * keep
+    along_y = (g2 * e1[:, 0:1] - g1 * e2[:, 0:1]) * keep
+    middle = points.mean(axis=1)
+    constant = a.mean(axis=1) - along_x * middle[:, 0:1] - along_y * middle[:, 1:2]
+    values = constant[face] + along_x[face] * x[:, None] + along_y[face] * y[:, None]
+    low, high = a.min(axis=1), a.max(axis=1)
+    return np.clip(values, low[face], high[face])
+
+
+def _shade(view: View, vehicle: Vehicle, paint: Paint, pose: Pose, values: Float, texture: NDArray[np.uint8]) -> Float:
+    look = view.look
+    column, row = values[:, 0].astype(np.int32), values[:, 1].astype(np.int32)
+    h, w = vehicle.atlas.shape
+    material = vehicle.atlas[np.clip(row, 0, h - 1), np.clip(column, 0, w - 1)]
+    material[column < 0] = Material.GAP
+    normal = values[:, 2:5]
+    normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
+    position = values[:, 5:8]
+    toward = np.array([0, view.camera.height, 0], np.float32) - position
+    toward /= np.linalg.norm(toward, axis=1, keepdims=True)
+    cosine = np.abs(np.sum(normal * toward, axis=1))
+    mirrored = 2 * np.sum(normal * toward, axis=1, keepdims=True) * normal - toward
+
+    table = _albedos(paint, look.night)
+    albedo = table[material]
+    noise = texture[(row * 3) & 1023, (column * 3) & 1023].astype(np.float32) / 128 - 1
+    height = position[:, 1] - pose.world[1]
+    dusty = paint.dirt * np.clip(1.25 - height / (0.55 * vehicle.height), 0, 1) * (1 + 0.6 * noise)
+    dusty *= material != Material.GLASS
+    albedo = albedo + (np.array([88, 98, 108], np.float32) - albedo) * np.clip(dusty, 0, 0.8)[:, None]
+    albedo *= (1 + 0.05 * noise)[:, None]
+
+    up = 0.5 + 0.5 * normal[:, 1]
+    open_air = (0.38 + 0.62 * up) * np.clip(0.45 + height / 0.9, 0.45, 1)
+    light = look.ambient * open_air[:, None]
+    if look.sun.any():
+        direct = np.maximum(normal @ look.direction, 0) * (0.25 if view.shade else 1.0)
+        light = light + look.sun * direct[:, None]
+    if look.lamps:
+        s, d = np.full(1, pose.s, np.float32), np.full(1, pose.d, np.float32)
+        light = light + view.street * (view.street_at(s, d) * (0.3 + 0.7 * up) * (0.4 + 0.6 * cosine))[:, None]
+        light = light + (view.beam_at(s, d) * cosine * np.clip(1.4 - 0.5 * height, 0.35, 1))[:, None]
+    mirror = _mirrored_world(view, mirrored)
+    strength = _MIRRORS[material] * np.where(material == Material.PAINT, paint.gloss, 1.0)
+    share = strength + (np.minimum(1.0, strength * 6) - strength) * (1 - cosine) ** 4
+    colour = albedo * light * (1 - 0.6 * share)[:, None] + mirror * share[:, None]
+    if look.sun.any() and not view.shade:
+        glint = np.maximum(mirrored @ look.direction, 0) ** 90 * np.minimum(1, strength * 7)
+        colour += 230 * glint[:, None] * np.minimum(look.sun, 1.2)
+    colour = look.through_air(colour, float(np.hypot(pose.world[0], pose.world[2])))
+    glowing = _glowing(paint, look.lamps, look.night)
+    lit = glowing[material]
+    shining = lit.any(axis=1)
+    colour[shining] = np.maximum(colour[shining], lit[shining] * (0.8 + 0.35 * cosine[shining, None]))
+    return colour
+
+
+_MIRRORS = np.zeros(16, np.float32)
+for _material, _value in {
+    Material.PAINT: 0.12, Material.GLASS: 0.33, Material.BLACK: 0.03, Material.METAL: 0.45, Material.TAIL: 0.1,
+    Material.HEAD: 0.3, Material.RIM: 0.22, Material.SECOND: 0.06, Material.WHITE: 0.05, Material.SEAT: 0.2,
+}.items():  # fmt: skip
+    _MIRRORS[_material] = _value
+
+
+def _albedos(paint: Paint, night: bool) -> Float:
+    table = np.zeros((16, 3), np.float32)
+    table[Material.PAINT] = paint.body
+    table[Material.GLASS] = (22, 21, 19)
+    table[Material.BLACK] = (32, 31, 30)
+    table[Material.METAL] = (150, 150, 150)
+    table[Material.TAIL] = (22, 18, 120)
+    table[Material.HEAD] = (170, 170, 168)
+    table[Material.PLATE] = np.array(paint.plate) * (1.6 if night else 1.0)
+    table[Material.TYRE] = paint.tyre_dark
+    table[Material.RIM] = (125, 125, 125)
+    table[Material.GAP] = (9, 9, 9)
+    table[Material.AMBER] = (20, 110, 200)
+    table[Material.SECOND] = paint.second
+    table[Material.WHITE] = (205, 206, 206)
+    table[Material.SEAT] = (48, 46, 44)
+    return table
+
+
+def _glowing(paint: Paint, lamps: bool, night: bool) -> Float:
+    table = np.zeros((16, 3), np.float32)
+    if paint.brakes:
+        table[Material.TAIL] = (95, 90, 255)
+    elif lamps:
+        table[Material.TAIL] = (45, 35, 205) if night else (35, 28, 190)
+    if lamps:
+        table[Material.HEAD] = (235, 245, 250)
+        table[Material.AMBER] = (30, 130, 235)
+    return table
+
+
+def _mirrored_world(view: View, direction: Float) -> Float:
+    """What a mirror sees in directions (n, 3): sky, a skyline of dark shapes, the road."""
+    look = view.look
+    rise = direction[:, 1]
+    around = np.arctan2(direction[:, 0], direction[:, 2])
+    p = view.phase
+    line = (
+        0.12 + 0.10 * np.sin(3 * around + p[0]) + 0.06 * np.sin(8 * around + p[1]) + 0.03 * np.sin(21 * around + p[2])
+    )
+    sky = look.horizon + (look.zenith - look.horizon) * np.clip(rise, 0, 1)[:, None] ** 0.6
+    things = look.ambient * 62.0 + view.street * 25.0
+    ground = look.ground * 72.0 + view.street * 18.0
+    above = np.clip((rise - line) / 0.05, 0, 1)[:, None]
+    below = np.clip((-rise + 0.02) / 0.06, 0, 1)[:, None]
+    return things * (1 - above) * (1 - below) + sky * above + ground * below
+
+
+def _lamps(canvas: Canvas, view: View, vehicle: Vehicle, pose: Pose, paint: Paint, owner: int) -> None:
+    """Note the glows of lamps that are lit and face us."""
+    look = view.look
+    if not (look.lamps or paint.brakes):
+        return
+    ahead = pose.axes[0]
+    to_eye = -pose.world / max(float(np.linalg.norm(pose.world)), 1e-3)
+    facing = float(ahead @ to_eye)
+    lamps, colour, power = (
+        (vehicle.heads, (215.0, 235.0, 250.0), 1.0) if facing > 0 else (vehicle.tails, (30.0, 20.0, 215.0), 0.45)
+    )
+    if facing > 0 and not look.lamps:
+        return
+    if facing < 0:
+        power = 0.8 if paint.brakes else power
+    pixels, depth = view.camera.project(lamps @ pose.axes + pose.world)
+    ground, _ = view.camera.project(lamps @ pose.axes * np.array([1, 0, 1], np.float32) + pose.world)
+    dim = 1.0 if look.night else 0.45
+    for (x, y), z, (_, foot) in zip(pixels, depth, ground, strict=True):
+        if z < 1 or not (0 <= x < canvas.columns and 0 <= y < canvas.rows):
+            continue
+        radius = (0.10 + 0.28 * power * abs(facing)) * view.camera.focal / float(z)
+        radius = min(max(radius, 3.5 * power * view.camera.scale), 95 * view.camera.scale)
+        strength = power * abs(facing) * dim
+        glow = tuple(strength * c for c in colour)
+        canvas.lamps.append(Glow(float(x), float(y), radius, (glow[0], glow[1], glow[2]), owner, float(foot - y)))
