@@ -6,6 +6,7 @@ table of EfficientDet that HybridNets inherits (BiFPN width and depth, head dept
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -32,6 +33,10 @@ Activation = Literal["swish", "hardswish", "relu"]
 STRIDES = (8, 16, 32, 64, 128)  # of the five BiFPN levels P3..P7
 SIZE_MULTIPLE = 128  # the coarsest stride: other sizes break the additions of the BiFPN
 ANCHORS_PER_CELL = 9
+
+# a name of timm's registry, with or without a tag of its weights. Nothing else: timm takes `hf-hub:` and `local-dir:`
+# for orders to fetch files, and the name may come from a checkpoint that anybody wrote
+_BACKBONE = re.compile(r"[A-Za-z0-9_]{1,80}(\.[A-Za-z0-9_]{1,80})?")
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,10 @@ class ModelConfig:
         seg_classes: foreground segmentation classes; `binary` has exactly one.
         seg_mode: `binary` (one logit), `multiclass` (argmax over background + classes) or `multilabel`
             (a sigmoid per class, channel 0 = background).
-        activation: `swish` as upstream, or a cheaper one for retrained networks.
+        activation: `swish` as upstream, or a cheaper one for retrained networks: it is the activation of the whole
+            network, and `hardswish` and `relu` also make the squeeze-excite gate piecewise linear. A timm backbone
+            keeps its own activations.
+        backbone: name of a timm model, such as `repvgg_b0`; None is the EfficientNet of the coefficient.
 
     Raises:
         HnxError: a value is out of range (exit code 2).
@@ -102,6 +110,7 @@ class ModelConfig:
     seg_classes: int = 2
     seg_mode: SegMode = "multiclass"
     activation: Activation = "swish"
+    backbone: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.compound_coef < len(SCALING):
@@ -119,6 +128,13 @@ class ModelConfig:
                     fix=did_you_mean(str(value), allowed),
                     code=ExitCode.USAGE,
                 )
+        if self.backbone is not None and not _BACKBONE.fullmatch(self.backbone):
+            raise HnxError(
+                f"{self.backbone!r} is not the name of a backbone",
+                why="timm's names consist of letters, digits and underscores, with one dot before a tag",
+                fix="for example repvgg_b0 or resnet18.a1_in1k; leave it out for the published EfficientNet",
+                code=ExitCode.USAGE,
+            )
         for name in ("num_classes", "seg_classes"):
             if getattr(self, name) < 1:
                 raise HnxError(
