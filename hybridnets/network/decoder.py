@@ -14,10 +14,10 @@ from hybridnets.network.layers import (
     upsample_bilinear,
 )
 
-__all__ = ["DECODER_CHANNELS", "Decoder", "DecoderBranch", "DecoderUnit", "SegmentationHead"]
+__all__ = ["DECODER_CHANNELS", "DROPOUT", "Decoder", "DecoderBranch", "DecoderUnit", "SegmentationHead"]
 
 DECODER_CHANNELS = 64
-_DROPOUT = 0.2
+DROPOUT = 0.2  # probability that a map of a sample is dropped in training
 _HEAD_UPSAMPLING = 4.0
 
 
@@ -62,7 +62,7 @@ class Decoder(nn.Module):
             DecoderBranch(channels, doublings, activation) for doublings in range(len(STRIDES), 0, -1)
         )
         self.seg_p2 = DecoderBranch(p2_channels, 0, activation)
-        self.dropout = nn.Dropout2d(_DROPOUT)
+        self.dropout = nn.Dropout2d(DROPOUT)
 
     def forward(self, p2: Tensor, pyramid: Pyramid) -> Tensor:
         """P2 of the encoder (N, p2, H/4, W/4) and P3..P7 of the BiFPN -> (N, 64, H/4, W/4)."""

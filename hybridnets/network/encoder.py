@@ -98,6 +98,7 @@ class MBConvBlock(nn.Module):
 
     Attributes:
         skip: whether the input is added.
+        drop: probability of drop-connect in training mode, where the input is added.
     """
 
     def __init__(self, spec: BlockSpec, activation: Activation) -> None:
@@ -116,6 +117,7 @@ class MBConvBlock(nn.Module):
         self._bn2 = BatchNorm(spec.out_channels)
         self._act = activation_module(activation)
         self._gate = gate_module(activation)
+        self.drop = spec.drop
         self.skip = spec.stride == 1 and spec.in_channels == spec.out_channels
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -129,8 +131,8 @@ class MBConvBlock(nn.Module):
         x = self._bn2(self._project_conv(x))
         if not self.skip:
             return x
-        if self.training and self.spec.drop > 0.0:
-            x = drop_connect(x, self.spec.drop)
+        if self.training and self.drop > 0.0:
+            x = drop_connect(x, self.drop)
         return x + inputs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from hybridnets.config import ENCODERS, ModelConfig, check_size
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.network.bifpn import Pyramid, make_bifpn
-from hybridnets.network.decoder import Decoder, SegmentationHead
+from hybridnets.network.decoder import DROPOUT, Decoder, SegmentationHead
 from hybridnets.network.encoder import Encoder, Taps
 from hybridnets.network.heads import Head
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
 
 __all__ = ["Features", "HybridNets", "Outputs"]
 
@@ -50,11 +53,13 @@ class HybridNets(nn.Module):
 
     Attributes:
         config: what the network was built from.
+        frozen: names of submodules that stay in eval mode; `hybridnets.training.freeze` sets it.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.frozen: frozenset[str] = frozenset()
         scaling, activation = config.scaling, config.activation
         encoder = Encoder(ENCODERS[scaling.encoder], activation)
         p2, p3, p4, p5 = encoder.channels
@@ -65,6 +70,22 @@ class HybridNets(nn.Module):
         self.segmentation_head = SegmentationHead(config.seg_channels)
         self.classifier = Head(width, config.num_classes, layers, activation, scores=True)
         self.encoder = encoder
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or eval mode; what is frozen stays in eval mode."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+    def set_stochastic(self, enabled: bool) -> None:
+        """Switch dropout and drop-connect of training mode on (as built) or off.
+
+        Off, a training step is a function of weights and batch alone.
+        """
+        for block in self.encoder.blocks():
+            block.drop = block.spec.drop if enabled else 0.0
+        self.bifpndecoder.dropout.p = DROPOUT if enabled else 0.0
 
     def features(self, image: Tensor) -> Features:
         """The shared part. `image`: (N, 3, H, W) float, RGB, normalised; H and W multiples of 128.

@@ -38,7 +38,7 @@ def create_model(config: ModelConfig, seed: int = 0) -> HybridNets:
 
 
 @torch.no_grad()
-def initialize(model: HybridNets, seed: int = 0) -> None:
+def initialize(model: HybridNets, seed: int = 0, *, gains: bool = True) -> None:
     """Set every parameter and buffer of a network on the CPU.
 
     * encoder: normal with variance 2 / fan-out (He et al. 2015), as EfficientNet, times a gain
@@ -48,6 +48,11 @@ def initialize(model: HybridNets, seed: int = 0) -> None:
     * segmentation head: uniform with variance 2 / (fan-in + fan-out) (Glorot & Bengio 2010)
     * detection heads: normal with variance 1 / fan-in; the classifier starts at the score 0.01
     * batch norms: the identity; all other biases 0
+
+    Args:
+        model: the network.
+        seed: of all random numbers.
+        gains: without, the gains are 1: for training, whose batch norms normalise.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, module in model.named_modules():
@@ -57,20 +62,26 @@ def initialize(model: HybridNets, seed: int = 0) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
+    for cell in model.bifpn:
+        for weight in cell.parameters(recurse=False):  # the fusion weights
+            nn.init.ones_(weight)
+    if gains:
+        _apply_gains(model)
+    bias = model.classifier.header.pointwise_conv.conv.bias
+    assert bias is not None
+    nn.init.constant_(bias, -math.log((1.0 - _PRIOR) / _PRIOR))
+
+
+def _apply_gains(model: HybridNets) -> None:
     config = model.config
     passed = math.sqrt(0.5) if config.activation == "relu" else 1.0
     for block in model.encoder.blocks():
         block._project_conv.weight.mul_(passed**2 * (_SKIP_GAIN if block.skip else _NO_SKIP_GAIN))
     for cell in model.bifpn:
-        for weight in cell.parameters(recurse=False):  # the fusion weights
-            nn.init.ones_(weight)
         for name, node in cell.named_children():
             if isinstance(node, SeparableConv):
                 maps = 1 if config.scaling.weighted else FUSED[name]
                 node.pointwise_conv.conv.weight.mul_(passed * _NODE_GAIN / maps)
-    bias = model.classifier.header.pointwise_conv.conv.bias
-    assert bias is not None
-    nn.init.constant_(bias, -math.log((1.0 - _PRIOR) / _PRIOR))
 
 
 def _initialize_conv(name: str, conv: nn.Conv2d, generator: torch.Generator) -> None:
