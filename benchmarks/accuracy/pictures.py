@@ -26,7 +26,8 @@ other and each is asked once, so a worker process may be started in `predict` an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -194,9 +195,11 @@ def _predictions(rows: Sequence[PictureRow], jobs: Sequence[_Job]) -> dict[tuple
         if not names:
             continue
         count = 0
-        for name, prediction in zip(names, row.predict(names), strict=False):
-            packed[row.name, name] = pack(prediction)
-            count += 1
+        # a generator may hold a process: it must end when packing fails, too
+        with contextlib.closing(_generated(row.predict(names))) as predictions:
+            for name, prediction in zip(names, predictions, strict=False):
+                packed[row.name, name] = pack(prediction)
+                count += 1
         if count < len(names):
             raise HnxError(
                 f"No pictures: {row.name} gave {count} of {len(names)} predictions",
@@ -204,6 +207,10 @@ def _predictions(rows: Sequence[PictureRow], jobs: Sequence[_Job]) -> dict[tuple
                 fix="run the command again; the figures are written already",
             )
     return packed
+
+
+def _generated(predictions: Iterable[Prediction]) -> Generator[Prediction, None, None]:
+    yield from predictions
 
 
 def _draw(

@@ -343,6 +343,27 @@ def test_write_pictures_draws_the_chosen_frames_and_lists_them(tmp_path: Path) -
     assert "http" not in text
 
 
+def test_a_generator_of_predictions_is_closed_whatever_happens(tmp_path: Path) -> None:
+    events: list[str] = []
+
+    def predict(names: Sequence[str]) -> Iterator[Any]:
+        events.append("start")
+        try:
+            yield prediction(None, np.zeros((360, 640), np.uint8))
+            yield bad
+        finally:
+            events.append("end")
+
+    records = [record("a", [0]), record("b", [0])]
+    bad: Any = prediction(None, np.zeros((360, 640), np.uint8))
+    write(tmp_path / "pics", [PictureRow("r", records, predict)])
+    assert events == ["start", "end"]
+    bad = None
+    with pytest.raises(AttributeError):
+        write(tmp_path / "more", [PictureRow("r", records, predict)])
+    assert events == ["start", "end"] * 2
+
+
 def test_a_row_on_its_own_has_two_panels(tmp_path: Path) -> None:
     for baseline in (None, "fp32", "no such row"):
         write(tmp_path / "pics", [row("fp32", {"a": 0.5})], baseline=baseline)
