@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -48,6 +48,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "es_min_delta": (0.0, 1e9),
     "conf": (0.0, 1.0),
     "iou": (0.0, 1.0),
+    "limit": (1, 1_000_000_000),
     "seed": (0, 2**63 - 1),
 }
 
@@ -61,6 +62,7 @@ class TrainConfig:
         data: None for the project's own folders, or DIR as `hybridnets.dataset.open_split` takes it.
         folder: where checkpoints, logs and the report go.
         weights: a checkpoint to start from; None starts from new weights.
+        encoder: weights of a pretrained EfficientNet for the encoder of a new network.
         resume: go on where `last.pth` of `folder` ends.
         size: (width, height) of the network's input; None takes the project's.
         batch_size: images a step and process.
@@ -81,6 +83,7 @@ class TrainConfig:
         on_nan: leave out a batch whose loss is not finite, or stop.
         seed: of weights, order, augmentation, dropout and drop-connect. Every random number follows from it and the
             step or sample, so a resumed run draws what an uninterrupted one would.
+        limit: only the first so many images of each split.
         upstream_init: draw all convolutions anew, as upstream's train.py does to its pretrained encoder by mistake.
 
     Raises:
@@ -91,6 +94,7 @@ class TrainConfig:
     folder: Path
     data: Path | None = None
     weights: Path | None = None
+    encoder: Path | None = None
     resume: bool = False
     overwrite: bool = False
     compound_coef: int = 3
@@ -132,7 +136,7 @@ class TrainConfig:
     on_nan: OnNan = "skip"
     seed: int = 42
     upstream_init: bool = False
-    verbose: bool = field(default=True, compare=False)
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
@@ -160,6 +164,13 @@ class TrainConfig:
             )
         if self.resume and self.weights is not None:
             raise HnxError("Weights to start from and a run to resume", fix="give one of them", code=ExitCode.USAGE)
+        if self.weights is not None and self.encoder is not None:
+            raise HnxError(
+                "Weights of a whole network and of an encoder",
+                why="the first hold an encoder, too",
+                fix="give one of them",
+                code=ExitCode.USAGE,
+            )
         check_size(*self.input_size)
         self.model_config  # noqa: B018  # refuses what the network cannot be
 
@@ -183,6 +194,7 @@ class TrainConfig:
             seg_classes=len(self.project.seg_list),
             seg_mode=self.project.seg_mode,
             activation=self.activation,
+            backbone=self.backbone,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from hybridnets.project import Project
 from hybridnets.training import resume
 from hybridnets.training.config import TrainConfig
 from hybridnets.training.data import Batch, TrainingSet, plain_item
-from hybridnets.training.distributed import World, synchronise_batch_norms
+from hybridnets.training.distributed import World, sum_over_processes, synchronise_batch_norms
 from hybridnets.training.ema import Ema
 from hybridnets.training.freeze import freeze
 from hybridnets.training.losses import HybridLoss
@@ -31,7 +31,7 @@ __all__ = ["Parts", "build_parts", "make_criterion", "warmup_steps"]
 
 _WARMUP_EPOCHS, _MAX_WARMUP, _WARMUP_SHARE = 3, 1000, 10
 # parts of the encoder that are in every checkpoint and take no part in the forward pass
-_UNUSED = ("encoder._conv_head", "encoder._bn1")
+_UNUSED = ("_conv_head", "_bn1")
 
 
 @dataclass
@@ -154,31 +154,35 @@ def build_parts(
     project, device = config.project, world.device
     dtype = amp_dtype(config.amp, device)
     network = starting_network(config, note)
-    for name in _UNUSED:
-        network.get_submodule(name).requires_grad_(False)
     if config.sync_bn and world.size > 1:
         synchronise_batch_norms(network, device)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     network = network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
     freeze(network, backbone=config.freeze_backbone, det=config.freeze_det, seg=config.freeze_seg)
     for name in _UNUSED:
-        network.get_submodule(name).requires_grad_(False)
+        # DDP waits for the gradient of every parameter that asks for one
+        if hasattr(network.encoder, name):
+            getattr(network.encoder, name).requires_grad_(False)
     average = Ema(network, config.ema_decay) if config.ema else None
     optimizer = make_optimizer(
         config.optim, list(network.parameters()), lr=config.lr, weight_decay=config.weight_decay, device=device
     )
-    loss = HybridLoss(
-        config.input_size,
-        project.seg_mode,
-        project.anchors,
-        det=not config.freeze_det,
-        seg=not config.freeze_seg,
-    ).to(device)
+    # validation measures each image for itself, so only training sums over the processes
+    loss, alone = (
+        HybridLoss(
+            config.input_size,
+            project.seg_mode,
+            project.anchors,
+            det=not config.freeze_det,
+            seg=not config.freeze_seg,
+            gather=gather,
+        ).to(device)
+        for gather in (sum_over_processes if world.size > 1 else None, None)
+    )
     normaliser = Normaliser(project.mean, project.std, channels_last=config.channels_last).to(device)
-    criterion = make_criterion(loss)
     step = TrainStep(
         network,
-        criterion,
+        make_criterion(loss),
         optimizer,
         normaliser,
         world,
@@ -192,7 +196,7 @@ def build_parts(
     validator = Validator(
         val_split,
         config.target,
-        criterion,
+        make_criterion(alone),
         normaliser,
         world,
         scorer=scorer,

@@ -10,8 +10,10 @@ import torch
 from hybridnets.checkpoint import load_checkpoint
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.network import create_model
+from hybridnets.network.encoder import Encoder
 from hybridnets.network.model import HybridNets
 from hybridnets.training.config import TrainConfig
+from hybridnets.training.initialise import initialise, read_encoder
 
 __all__ = ["load_weights", "starting_network"]
 
@@ -25,16 +27,19 @@ def starting_network(config: TrainConfig, note: Callable[[str], None]) -> Hybrid
     Raises:
         HnxError: the checkpoint cannot be read or is of another network.
     """
-    if config.backbone is not None:
+    network = create_model(config.model_config, config.seed)
+    if config.backbone is not None and isinstance(network.encoder, Encoder):
         raise HnxError(
             f"The backbone {config.backbone!r} cannot be trained",
             why="this release has the EfficientNet encoders of the compound coefficients only",
             fix="leave -bb out, and choose the encoder with -c",
             code=ExitCode.USAGE,
         )
-    network = create_model(config.model_config, config.seed)
     if config.weights is not None:
         load_weights(network, config.weights, note)
+        return network
+    encoder = None if config.encoder is None else read_encoder(config.encoder)
+    initialise(network, config.seed, encoder=encoder, upstream=config.upstream_init)
     return network
 
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,8 @@ def train(
         project = config.project.dataset
         train_split = open_split(config.project, config.data, project.train_set)
         val_split = open_split(config.project, config.data, project.test_set)
+        if config.limit is not None:
+            train_split, val_split = (replace(s, names=s.names[: config.limit]) for s in (train_split, val_split))
         _on_main(world, lambda: stack.enter_context(resume.folder_lock(config.folder)))
         content = world.broadcast(_on_main(world, lambda: _starting_point(config)))
         request = stack.enter_context(

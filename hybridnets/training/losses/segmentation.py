@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,9 @@ class SegmentationLoss(NamedTuple):
     focal: Tensor
 
 
-def segmentation_losses(logits: Tensor, target: Tensor, mode: SegMode) -> SegmentationLoss:
+def segmentation_losses(
+    logits: Tensor, target: Tensor, mode: SegMode, gather: Callable[[Tensor], Tensor] | None = None
+) -> SegmentationLoss:
     """Both losses, in float32 whatever the logits are.
 
     Args:
@@ -33,11 +36,12 @@ def segmentation_losses(logits: Tensor, target: Tensor, mode: SegMode) -> Segmen
         target: any integer type. multiclass: (N, H, W), class of each pixel, 0 background; a value outside 0..C-1
             belongs to no class. binary and multilabel: (N, C, H, W) of 0 and 1.
         mode: how the target reads.
+        gather: differentiable sum over the processes that share a batch; the Tversky loss is the whole batch's.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
         foreground = _foreground(logits, target, mode)
-        return SegmentationLoss(_tversky(logits, foreground, mode), _focal(logits, foreground, mode))
+        return SegmentationLoss(_tversky(logits, foreground, mode, gather), _focal(logits, foreground, mode))
 
 
 def tversky_loss(logits: Tensor, target: Tensor, mode: SegMode) -> Tensor:
@@ -69,12 +73,16 @@ def _foreground(logits: Tensor, target: Tensor, mode: SegMode) -> Tensor:
     return (target[:, None] == classes.view(1, -1, 1, 1)).float()
 
 
-def _tversky(logits: Tensor, foreground: Tensor, mode: SegMode) -> Tensor:
+def _tversky(
+    logits: Tensor, foreground: Tensor, mode: SegMode, gather: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     p = logits.softmax(dim=1) if mode == "multiclass" else logits.sigmoid()
     pixels = (0, 2, 3)
     true_positive = (p * foreground).sum(dim=pixels)
     predicted = p.sum(dim=pixels)
     actual = foreground.sum(dim=pixels)
+    if gather is not None:
+        true_positive, predicted, actual = gather(torch.stack([true_positive, predicted, actual])).unbind()
     false_positive, false_negative = predicted - true_positive, actual - true_positive
     divisor = true_positive + _FALSE_POSITIVE * false_positive + _FALSE_NEGATIVE * false_negative
     index = true_positive / divisor.clamp(min=_MIN_DIVISOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,7 @@ class HybridLoss(nn.Module):
         mode: how the segmentation target reads.
         rule: the anchors' rule.
         det, seg: count this task; where its heads are frozen there is nothing to learn from it.
+        gather: differentiable sum over the processes that share a batch.
 
     Raises:
         HnxError: neither task, or an input size the network cannot take (exit code 2).
@@ -75,6 +77,7 @@ class HybridLoss(nn.Module):
         *,
         det: bool = True,
         seg: bool = True,
+        gather: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         if not (det or seg):
@@ -85,7 +88,7 @@ class HybridLoss(nn.Module):
                 code=ExitCode.USAGE,
             )
         self.mode: SegMode = mode
-        self.det, self.seg = det, seg
+        self.det, self.seg, self.gather = det, seg, gather
         self.register_buffer("anchors", torch.from_numpy(make_anchors(*size, rule)[0]), persistent=False)
 
     def forward(self, outputs: Outputs, boxes: Tensor, target: Tensor) -> LossParts:
@@ -102,5 +105,5 @@ class HybridLoss(nn.Module):
             detection = detection_losses(outputs.regression, outputs.classification, self.anchors, boxes)
             cls, reg = detection.cls.mean(), detection.reg.mean()
         if self.seg:
-            tversky, focal = segmentation_losses(outputs.segmentation, target, self.mode)
+            tversky, focal = segmentation_losses(outputs.segmentation, target, self.mode, self.gather)
         return LossParts(cls, reg, tversky, focal, cls + reg + tversky + focal)

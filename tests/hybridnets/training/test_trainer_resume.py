@@ -116,4 +116,5 @@ def test_a_finished_run_resumes_to_the_same_end(whole: Path, data: Path) -> None
     assert train(config(data, whole, resume=True)).steps == 8
     assert (whole / "log.csv").read_bytes() == before
     history = resume.read_last(whole / resume.LAST)["history"]
-    assert history["validated_epoch"] == 1 and len(history["best"]) == 1
+    assert history["validated_epoch"] == 1
+    assert len(history["best"]) == 1
