@@ -1,0 +1,1 @@
+"""Accuracy of exported networks on labelled data: scoring, metrics, intervals, reports and pictures."""

@@ -1,0 +1,131 @@
+"""From the network's raw outputs on one labelled image to the counts that every figure is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from typing import Protocol as Shape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.accuracy.coco import match_coco
+from benchmarks.accuracy.matching import confusion_pairs, count_hits, overlaps
+from benchmarks.accuracy.protocols import Heads, Protocol
+from benchmarks.accuracy.records import ImageRecord
+from benchmarks.accuracy.segmentation import class_channels, count_pixels
+from hybridnets.errors import HnxError
+from hybridnets.postprocess import Postprocessor, class_map
+from hybridnets.preprocess import Letterbox
+
+if TYPE_CHECKING:
+    from hybridnets.bundle import Bundle
+
+__all__ = ["ImageScorer", "Labelled"]
+
+
+class Labelled(Shape):
+    """What is needed of a `hybridnets.dataset.Sample`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def letterbox(self) -> Letterbox: ...
+    @property
+    def boxes(self) -> NDArray[np.float64]: ...
+    @property
+    def target(self) -> NDArray[np.uint8]: ...
+    @property
+    def frame_target(self) -> NDArray[np.uint8] | None: ...
+
+
+class ImageScorer:
+    """Scores images of one network under one protocol.
+
+    Args:
+        protocol: thresholds, and where segmentation is scored.
+        heads: the outputs that are scored.
+        target: (height, width) of the network's input.
+        anchors: float32 (1, A, 4) y1, x1, y2, x2; None without a detection head.
+    """
+
+    def __init__(
+        self, protocol: Protocol, heads: Heads, target: tuple[int, int], anchors: NDArray[np.float32] | None
+    ) -> None:
+        self.protocol, self.heads = protocol, heads
+        self._kind = np.uint8 if len(heads.classes) <= 256 else np.uint16
+        self._postprocess = Postprocessor(anchors, target, heads.seg_mode, conf=protocol.conf, iou=protocol.iou)
+
+    @classmethod
+    def for_bundle(cls, protocol: Protocol, bundle: Bundle) -> ImageScorer:
+        """A scorer for the outputs of a bundle.
+
+        Raises:
+            HnxError: its anchors cannot be read.
+        """
+        return cls(protocol, Heads.for_bundle(bundle), bundle.target, bundle.anchors())
+
+    def score(self, sample: Labelled, outputs: Mapping[str, NDArray[Any]], input_sha256: str = "") -> ImageRecord:
+        """Score one image.
+
+        Args:
+            sample: the labels; with `frame_target` when the protocol scores masks at frame size.
+            outputs: arrays of batch 1 by role, as `runtimes.predictor.Pipeline.network` gives them; not kept.
+            input_sha256: of the network's input.
+
+        Raises:
+            HnxError: a label's class is not one of the network's.
+        """
+        parts: dict[str, Any] = {}
+        if self.heads.classes:
+            parts = self._detections(sample, outputs["regression"], outputs["classification"])
+        if self.heads.seg_classes:
+            parts["seg"] = self._pixels(sample, outputs["segmentation"])
+        return ImageRecord(name=sample.name, input_sha256=input_sha256, **parts)
+
+    def _detections(
+        self, sample: Labelled, regression: NDArray[np.float32], classification: NDArray[np.float32]
+    ) -> dict[str, Any]:
+        found = self._postprocess.detect(regression, classification)
+        # upstream keeps labels as float32 too, and maps both with the same function
+        labels = sample.letterbox.boxes_to_frame(sample.boxes[:, :4].astype(np.float32))
+        boxes = sample.letterbox.boxes_to_frame(found.boxes)
+        number = sample.boxes[:, 4].astype(np.int64)
+        count = len(self.heads.classes)
+        if len(number) and not 0 <= number.min() <= number.max() < count:
+            raise HnxError(
+                f"Labels of {sample.name} hold class {number.max()}",
+                why=f"the network has {count} classes, counted from 0",
+                fix="name the project that the network was trained with",
+            )
+        kinds = found.classes
+        iou = overlaps(labels, boxes)
+        return {
+            "labels": number.astype(self._kind),
+            "scores": found.scores,
+            "classes": kinds.astype(self._kind),
+            "hits": count_hits(iou, number, kinds),
+            "confusion": confusion_pairs(iou, number, kinds, found.scores, count),
+            "coco": match_coco(iou, labels, boxes, number, kinds),
+        }
+
+    def _pixels(self, sample: Labelled, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+        """int64 (C, 4) counts of `Heads.channels`."""
+        mode, channels = self.heads.seg_mode, len(self.heads.channels)
+        at_frame = self.protocol.at == "frame"
+        target = sample.frame_target if at_frame else sample.target
+        if target is None:
+            raise HnxError(f"No masks at frame size for {sample.name}", fix="read samples with frame_target=True")
+        if at_frame:
+            predicted = self._postprocess.segment(logits, sample.letterbox)
+        else:
+            maps = logits.reshape(logits.shape[-3:])
+            # sigmoid(x) >= 0.5 is x >= 0
+            predicted = class_map(maps) if mode == "multiclass" else (maps >= 0).view(np.uint8)
+        if mode == "multiclass":
+            return count_pixels(class_channels(predicted, channels), class_channels(target, channels))
+        predicted, target = (array.reshape(-1, *array.shape[-2:]) for array in (predicted, target))
+        if mode == "multilabel" and at_frame:
+            # what is delivered has no background channel: it is what no class covers, as in the target
+            predicted = np.concatenate([1 - predicted.max(axis=0, keepdims=True), predicted])
+        return count_pixels(predicted, target)
