@@ -10,7 +10,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -66,8 +66,23 @@ class Item:
     broken: tuple[tuple[str, HnxError], ...] = ()
 
 
+class ItemLike(Protocol):
+    """The fields of an `Item`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def image(self) -> NDArray[np.uint8]: ...
+    @property
+    def boxes(self) -> NDArray[np.float32]: ...
+    @property
+    def target(self) -> NDArray[np.uint8]: ...
+    @property
+    def broken(self) -> tuple[tuple[str, HnxError], ...]: ...
+
+
 # (sample reader, name, random numbers) -> item
-Augment = Callable[[SampleReader, str, np.random.Generator], Item]
+Augment = Callable[[SampleReader, str, np.random.Generator], ItemLike]
 
 
 @dataclass

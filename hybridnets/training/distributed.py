@@ -155,9 +155,9 @@ class _SyncedBatchNorm(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        x = input.float()
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
         axes = (0, 2, 3)
-        count = sum_over_processes(torch.full((1,), x.numel() / x.shape[1], device=x.device))
+        count = sum_over_processes(x.new_full((1,), x.numel() / x.shape[1]))
         mean = sum_over_processes(x.sum(axes)) / count
         centred = x - mean[:, None, None]
         variance = sum_over_processes(centred.square().sum(axes)) / count

@@ -16,8 +16,9 @@ from hybridnets.errors import HnxError
 from hybridnets.network.model import HybridNets, Outputs
 from hybridnets.project import Project
 from hybridnets.training import resume
+from hybridnets.training.augment import Augmenter, AugmentSettings
 from hybridnets.training.config import TrainConfig
-from hybridnets.training.data import Batch, TrainingSet, plain_item
+from hybridnets.training.data import Augment, Batch, TrainingSet, plain_item
 from hybridnets.training.distributed import World, sum_over_processes, synchronise_batch_norms
 from hybridnets.training.ema import Ema
 from hybridnets.training.freeze import freeze
@@ -192,7 +193,10 @@ def build_parts(
         compiled=config.compile,
     )
     train_split, val_split = splits
-    dataset = TrainingSet(SampleReader(train_split, config.target), train_split.names, plain_item, config.seed)
+    augment: Augment = plain_item
+    if config.augment:
+        augment = Augmenter(AugmentSettings.from_dataset(project.dataset))
+    dataset = TrainingSet(SampleReader(train_split, config.target), train_split.names, augment, config.seed)
     validator = Validator(
         val_split,
         config.target,

@@ -54,7 +54,7 @@ class Normaliser(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The network's input."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=layout)
+        x = images.permute(0, 3, 1, 2).to(self.scale.dtype, memory_format=layout)
         return torch.addcmul(self.shift, x, self.scale)
 
 

@@ -103,7 +103,7 @@ def fitness_of(validation: Validation, kind: Fitness, *, detection: bool = True,
 
 @dataclass(frozen=True)
 class _Shard(Dataset[Any]):
-    """Samples of one process; its last batch is filled up with repetitions, so all batches have one size."""
+    """Samples of one process; indices beyond the last one repeat the first ones."""
 
     reader: SampleReader
     names: tuple[str, ...]
@@ -158,11 +158,15 @@ class Validator:
             dtype,
         )
         self.split, self.batch_size = split, max(1, min(batch_size, len(split)))
-        # a process may have no image: fewer images than processes
-        names = split.names[world.rank :: world.size]
+        # Whole batches are dealt out, so an image has the same neighbours whatever the number of processes: kernels
+        # round the rows of a batch in different ways. A process may have no batch at all.
+        firsts = range(self.batch_size * world.rank, len(split), self.batch_size * world.size)
+        shares = [split.names[first : first + self.batch_size] for first in firsts]
+        names = tuple(name for share in shares for name in share)
         reader = SampleReader(split, target, frame_target=scorer is not None and scorer.frame_target)
         self._shard = _Shard(reader, names)
-        whole = -(-len(names) // self.batch_size) * self.batch_size
+        # only the very last batch can be smaller; it is filled up with repetitions, which are not counted
+        whole = len(shares) * self.batch_size
         batches = [list(range(i, i + self.batch_size)) for i in range(0, whole, self.batch_size)]
         self._loader = make_loader(self._shard, batches, _as_list, workers=workers if batches else 0, pin=False)
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from hybridnets.dataset import Sample
 from hybridnets.project import DatasetConfig, Project
 from hybridnets.training.config import TrainConfig
+from hybridnets.training.validation import Scores
 
 SIZE = (180, 320)  # height, width of the frames
 
@@ -67,3 +72,20 @@ def config(data: Path, folder: Path, **changes: Any) -> TrainConfig:
         "device": "cpu",
     }
     return TrainConfig(changes.pop("project", project()), folder, data=data, **{**values, **changes})
+
+
+class NamedScorer:
+    """Scores that give every bit of every output away."""
+
+    frame_target = True
+
+    def score(self, sample: Sample, outputs: Mapping[str, NDArray[np.float32]]) -> tuple[str, str, float]:
+        """Name, hash of all outputs, and a number."""
+        assert sample.frame_target is not None
+        digest = hashlib.sha256(b"".join(outputs[key].tobytes() for key in sorted(outputs))).hexdigest()
+        return sample.name, digest, float(outputs["classification"].mean())
+
+    def summarise(self, records: Sequence[tuple[str, str, float]]) -> Scores:
+        """The numbers' mean as every score, and all records."""
+        mean = float(np.mean([value for _, _, value in records]))
+        return Scores(mean, {"road": mean, "lane": mean}, {"mAP50": mean, "records": [list(r) for r in records]})

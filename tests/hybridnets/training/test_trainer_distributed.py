@@ -1,0 +1,67 @@
+"""Two processes compute what one does with the doubled batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hybridnets.training import resume
+from hybridnets.training.distributed import World
+from tests.hybridnets.training import processes
+from tests.hybridnets.training.tiny import make_data
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return make_data(tmp_path_factory.mktemp("data"), val=5)  # odd: one process has more than the other
+
+
+@pytest.fixture(scope="module")
+def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of what two processes under torchrun wrote."""
+    out = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(ROOT / "tests" / "hybridnets" / "training" / "processes.py")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, script, str(data), str(out)], capture_output=True, text=True, timeout=240, env=environment, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def found(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(out / "found.pt", weights_only=True)
+    return content
+
+
+def test_gradients_and_statistics_equal_those_of_the_doubled_batch(two: Path, data: Path) -> None:
+    one = processes.gradients(World(), data)
+    content = found(two)
+    assert content["size"] == 2
+    other = content["gradients"]
+    assert set(one) == set(other)
+    whole = torch.sqrt(sum((g.square().sum() for n, g in one.items() if not n.startswith("buffer")), torch.zeros(())))
+    for name, value in one.items():
+        # biases in front of a batch norm have no gradient but rounding, and some running means are 0
+        floor = 1.0 if name.startswith("buffer") else 1e-6 * whole
+        assert (value - other[name]).norm() <= 1e-5 * max(value.norm(), floor), name
+
+
+def test_validation_equals_that_of_one_process_to_the_last_bit(two: Path, data: Path) -> None:
+    assert found(two)["validation"] == processes.validation(World(), data)
+
+
+def test_one_process_writes_for_all(two: Path) -> None:
+    content = resume.read_last(two / "run" / resume.LAST)
+    assert content["step"] == content["steps_per_epoch"] == 2  # 8 images, two processes with 2 each
+    assert len(list((two / "run").glob("*_best.pth"))) == 1
