@@ -160,7 +160,13 @@ def fill(size: tuple[int, int], outlines: Sequence[NDArray[np.float64]]) -> NDAr
             x = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
             # the same row once only within one edge, so plain fancy indexing adds up correctly
             turns[rows, np.clip(np.ceil(x - 0.5), 0, width).astype(np.intp)] += sign
-    return np.cumsum(turns[:, :width], axis=1, dtype=np.int16) != 0
+    inside = np.zeros(size, np.bool_)
+    # only rows that an outline reaches: a road fills half of the picture, and this sum is most of the work
+    rows = np.flatnonzero(turns.any(axis=1))
+    if len(rows):
+        used = slice(int(rows[0]), int(rows[-1]) + 1)
+        inside[used] = np.cumsum(turns[used, :width], axis=1, dtype=np.int16) != 0
+    return inside
 
 
 def stroke(size: tuple[int, int], lines: Sequence[NDArray[np.float64]], width: float) -> NDArray[np.bool_]:

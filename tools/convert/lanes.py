@@ -20,8 +20,8 @@ __all__ = ["Lane", "centre_lines", "draw_lanes", "lane_bits", "lanes_of", "mask_
 # 0.1 to 0.4 m wide and lanes are 3.5 m apart: at a focal length of 1000 px, 40 px are 0.4 m of paint seen from 10 m,
 # and lanes come this close only beyond 87 m, where the true partner is nearer still.
 MAX_GAP = 40.0
-# ... and this much smaller than the length of the shorter, or stubs across the road would find partners
-MAX_GAP_PER_LENGTH = 0.5
+# ... and this share of the length of the shorter, or two short far lines without partners would become one between them
+MAX_GAP_PER_LENGTH = 0.25
 MIN_OVERLAP = 0.5  # of the shorter line must run beside the longer
 _SAMPLES = 33
 MASK_THICKNESS = 3  # px, median of the official lane masks (matplotlib, linewidth 1 at 100 dpi, not antialiased)

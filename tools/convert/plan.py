@@ -93,7 +93,7 @@ def _plan_split(
     notes: list[str],
 ) -> SplitPlan:
     sources = find_sources(config, split)
-    cache: dict[Path, Index] = {}
+    cache: dict[Source, Index] = {}
     indices = {role: _index(source, cache, on_read) for role, source in sources.items()}
     for role, holds in (("boxes", "box"), ("drivable", "area"), ("lanes", "lane")):
         allowed = config.empty_boxes if role == "boxes" else config.empty_masks
@@ -138,10 +138,10 @@ def _plan_split(
     return SplitPlan(recipe, names, indices, report, _key(config, split, sources, indices, recipe))
 
 
-def _index(source: Source, cache: dict[Path, Index], on_read: Callable[[Path, int], None] | None) -> Index:
+def _index(source: Source, cache: dict[Source, Index], on_read: Callable[[Path, int], None] | None) -> Index:
     path = source.path
-    if path in cache:  # v1 and v0 hold boxes, areas and lanes
-        return cache[path]
+    if source in cache:  # v1 and v0 hold boxes, areas and lanes
+        return cache[source]
 
     def told(count: int) -> None:
         if on_read is not None:
@@ -161,7 +161,7 @@ def _index(source: Source, cache: dict[Path, Index], on_read: Callable[[Path, in
         found = FolderIndex(path, (".txt",), "YOLO texts")
     else:
         found = FolderIndex(path, (".png",), "masks", _ID_ENDING)
-    cache[path] = found
+    cache[source] = found
     return found
 
 

@@ -60,6 +60,11 @@ def test_others_stay_alone(other: Lane) -> None:
     assert centre_lines([LEFT, other]) == ([LEFT, other], 0)
 
 
+def test_short_far_lines_are_no_pair() -> None:
+    stubs = [lane((600, 360), (585, 420)), lane((630, 360), (640, 420))]  # 60 px long, 30 to 55 px apart
+    assert centre_lines(stubs) == (stubs, 0)
+
+
 def test_the_nearest_pair_wins_and_the_third_stays() -> None:
     third = lane((352, 700), (609, 360))
     kept, pairs = centre_lines([third, LEFT, RIGHT])
