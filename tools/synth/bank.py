@@ -15,6 +15,7 @@ from tools.synth.people import make_people
 from tools.synth.plants import Sprite, make_trees
 from tools.synth.randoms import VERSION, Random
 from tools.synth.vehicles.models import Vehicle, make_vehicles
+from tools.synth.walls import Wall, make_walls
 
 __all__ = ["Bank", "bank"]
 
@@ -30,7 +31,7 @@ class Bank:
         cloud: uint8 (512, 512), soft shapes, wraps around.
         dapple: uint8 (512, 512), light through leaves: bright where the sun comes through; wraps around.
         sensor: uint8 (900, 1500, 3), noise around 128.
-        facades, trees, people, vehicles: things to stand about; vehicles by kind.
+        facades, walls, trees, people, vehicles: things to stand about; walls and vehicles by kind.
     """
 
     grain: Picture
@@ -39,6 +40,7 @@ class Bank:
     dapple: Picture
     sensor: Picture
     facades: tuple[Facade, ...]
+    walls: dict[str, Wall]
     trees: tuple[Sprite, ...]
     people: tuple[Sprite, ...]
     vehicles: dict[str, tuple[Vehicle, ...]]
@@ -63,6 +65,7 @@ def bank() -> Bank:
         unit_noise(leaves, 90),
         np.clip(noise * 32 + 128, 0, 255).astype(np.uint8),
         make_facades(Random(VERSION, 3)),
+        make_walls(Random(VERSION, 7)),
         make_trees(Random(VERSION, 4)),
         make_people(Random(VERSION, 5)),
         make_vehicles(Random(VERSION, 6)),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.synth.bank import Bank
-from tools.synth.canvas import BONNET, SHIFT, Canvas, pixels
+from tools.synth.canvas import BONNET, GROUND, SHIFT, Canvas, pixels
 from tools.synth.randoms import Random
 from tools.synth.view import View
 
@@ -68,24 +68,21 @@ def draw_bonnet(random: Random, canvas: Canvas, view: View) -> None:
 def add_glows(canvas: Canvas, view: View) -> None:
     """Light of lamps that spills over in the lens and on wet ground, at a quarter of the size."""
     small = np.zeros((canvas.rows // 4, canvas.columns // 4, 3), np.float32)
+    mirrored = np.zeros_like(small)
     for glow in canvas.lamps:
-        if glow.owner >= 0 and canvas.ids[int(glow.y), int(glow.x)] != glow.owner:
+        if canvas.ids[int(glow.y), int(glow.x)] != glow.owner:
             continue
         wide = 1.0 + 0.8 * (view.look.weather in ("foggy", "rainy"))
         _spot(small, glow.x / 4, glow.y / 4, glow.radius / 4 * wide, 1.0, glow.colour)
         if view.look.wet > 0.15 and glow.below > 0:
-            colour = tuple(c * 0.55 * view.look.wet for c in glow.colour)
-            _spot(
-                small,
-                glow.x / 4,
-                (glow.y + 1.9 * glow.below) / 4,
-                glow.radius / 4 * 0.8,
-                5.0,
-                (colour[0], colour[1], colour[2]),
-            )
-    light = cv2.resize(
-        np.clip(small, 0, 255).astype(np.uint8), (canvas.columns, canvas.rows), interpolation=cv2.INTER_LINEAR
-    )
+            b, g, r = (c * 0.55 * view.look.wet for c in glow.colour)
+            at = (glow.y + 1.9 * glow.below) / 4
+            _spot(mirrored, glow.x / 4, at, glow.radius / 4 * 0.8, 5.0, (b, g, r))
+    if mirrored.any():
+        ground = canvas.ids[: small.shape[0] * 4 : 4, : small.shape[1] * 4 : 4] == GROUND
+        small += mirrored * ground[..., None]
+    light = np.clip(small, 0, 255).astype(np.uint8)
+    light = cv2.resize(light, (canvas.columns, canvas.rows), interpolation=cv2.INTER_LINEAR)
     canvas.frame[:] = cv2.add(canvas.frame, light)
 
 
@@ -110,14 +107,26 @@ def _spot(target: Float, x: float, y: float, radius: float, tall: float, colour:
 
 def finish(random: Random, frame: Picture, view: View, shared: Bank) -> Picture:
     """Glass, lens and sensor, in this order."""
+    frame = _mottled(random, frame, shared)
     frame = _glass(random, frame, view, shared)
     if view.look.weather == "rainy":
         frame = _drops(random, frame)
     elif view.look.weather == "snowy" and random.chance(0.5):
         frame = _flakes(random, frame)
     frame = _lens(random, frame)
-    frame = cv2.LUT(frame, _tones(random, view))
+    frame = cv2.LUT(frame, _tones(random, view, float(frame[::8, ::8].mean())))
     return _sensor(random, frame, view, shared)
+
+
+def _mottled(random: Random, frame: Picture, shared: Bank) -> Picture:
+    """A little unevenness on everything: no real surface has one colour."""
+    rows, columns = frame.shape[:2]
+    top, left = random.integer(0, 300), random.integer(0, 200)
+    part = shared.blotch[top : top + 540, left : left + 800]
+    pattern = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    strength = random.uniform(0.05, 0.16)
+    factor = cv2.addWeighted(pattern, strength, pattern, 0, 128 * (1 - strength))
+    return cv2.multiply(frame, cv2.merge([factor, factor, factor]), scale=1 / 128)
 
 
 def _glass(random: Random, frame: Picture, view: View, shared: Bank) -> Picture:
@@ -186,7 +195,7 @@ def _lens(random: Random, frame: Picture) -> Picture:
     """Sharpness between a bad and a good dash camera, and the in-camera sharpening of most."""
     rows, columns = frame.shape[:2]
     scale = rows / 720
-    soft = random.uniform(0.55, 1.15) * max(scale, 0.5)
+    soft = random.uniform(0.42, 0.95) * max(scale, 0.5)
     frame = cv2.GaussianBlur(frame, (0, 0), soft)
     if random.chance(0.3):
         share = random.uniform(0.5, 0.8)
@@ -196,25 +205,26 @@ def _lens(random: Random, frame: Picture) -> Picture:
         length = 3 if random.chance(0.5) and scale > 0.7 else 2
         kernel = np.ones((length, 1) if random.chance(0.6) else (1, length), np.float32) / length
         frame = cv2.filter2D(frame, -1, kernel)
-    if random.chance(0.6):
-        amount = random.uniform(0.2, 1.0)
+    if random.chance(0.75):
+        amount = random.uniform(0.3, 1.3)
         frame = cv2.addWeighted(frame, 1 + amount, cv2.GaussianBlur(frame, (0, 0), 1.6 * max(scale, 0.5)), -amount, 0)
     return frame
 
 
-def _tones(random: Random, view: View) -> Picture:
+def _tones(random: Random, view: View, brightness: float) -> Picture:
     """Exposure, white balance, contrast and gamma as a table (1, 256, 3)."""
     values = np.arange(256, dtype=np.float32)[:, None] / 255
-    exposure = random.normal(1.0, 0.14, 0.65, 1.45)
-    if view.look.night:
-        exposure *= random.uniform(0.8, 1.7)
+    # cameras measure: most of the way towards a middle brightness (those of BDD frames: day 75-130, night 13-40)
+    wanted = random.uniform(15, 46) if view.look.night else random.uniform(78, 136)
+    exposure = float(np.clip((wanted / max(brightness, 1.0)) ** random.uniform(0.45, 0.9), 0.45, 2.6))
     balance = np.array([random.normal(1, 0.06, 0.85, 1.16), 1.0, random.normal(1, 0.06, 0.85, 1.16)], np.float32)
     values = values * exposure * balance
-    values = np.where(values > 0.8, 0.8 + 0.2 * np.tanh((values - 0.8) / 0.2), values)  # highlights roll off
+    values = np.where(values > 0.85, 0.85 + 0.16 * np.tanh((values - 0.85) / 0.16), values)  # highlights roll off
     values = np.clip(values, 0, 1) ** random.normal(1.0, 0.12, 0.72, 1.35)
-    contrast = random.normal(1.08, 0.13, 0.75, 1.4)
+    contrast = random.normal(1.02, 0.11, 0.72, 1.25)
     pivot = 0.12 if view.look.night else 0.42
-    values = (values - pivot) * contrast + pivot + random.uniform(-0.01, 0.03)
+    offset = random.uniform(-0.035, 0.01) if view.look.night else random.uniform(-0.015, 0.03)
+    values = (values - pivot) * contrast + pivot + offset
     return np.clip(values * 255, 0, 255).astype(np.uint8)[None]
 
 
@@ -226,11 +236,11 @@ def _sensor(random: Random, frame: Picture, view: View, shared: Bank) -> Picture
         fall = 255 * (1 - random.uniform(0.04, 0.3) * np.clip((x * x + y * y) / 2, 0, 1))
         dark = cv2.resize(fall.astype(np.uint8), (columns, rows))
         frame = cv2.multiply(frame, cv2.merge([dark, dark, dark]), scale=1 / 255)
-    colour = random.normal(1.0, 0.2, 0.45, 1.45)
+    colour = random.normal(1.22 if view.look.night else 1.0, 0.18, 0.4, 1.5)
     if abs(colour - 1) > 0.04:
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         frame = cv2.addWeighted(frame, colour, cv2.merge([grey, grey, grey]), 1 - colour, 0)
-    strength = random.uniform(0.02, 0.11) if not view.look.night else random.uniform(0.05, 0.24)
+    strength = random.uniform(0.02, 0.11) if not view.look.night else random.uniform(0.02, 0.13)
     top, left = random.integer(0, 900 - min(rows, 900)), random.integer(0, 1500 - min(columns, 1500))
     noise = shared.sensor[top : top + rows, left : left + columns]
     if noise.shape[:2] != (rows, columns):

@@ -108,13 +108,13 @@ def _windows(
             cv2.rectangle(picture, a, b, glass, -1)
             if random.chance(0.4):  # a blind
                 blind = (a[0], a[1]), (b[0], a[1] + int((b[1] - a[1]) * random.uniform(0.2, 0.8)))
-                cv2.rectangle(picture, *blind, tuple(v * random.uniform(0.6, 1) for v in (190.0, 200.0, 205.0)), -1)
+                cv2.rectangle(picture, *blind, random.toned((190.0, 200.0, 205.0), 0.6, 1), -1)
             middle = (a[0] + b[0]) // 2
             cv2.line(picture, (middle, a[1]), (middle, b[1]), frame, 1)
             cv2.line(picture, (a[0] - 3, b[1] + 3), (b[0] + 3, b[1] + 3), (70, 70, 70), 1)
             if random.chance(0.22):
                 glow = random.pick([(95, 165, 215), (140, 185, 215), (190, 200, 205), (70, 130, 200)])
-                cv2.rectangle(lit, a, b, tuple(v * random.uniform(0.3, 0.95) for v in glow), -1)
+                cv2.rectangle(lit, a, b, random.toned(glow, 0.3, 0.95), -1)
             if balconies:
                 cv2.rectangle(picture, (a[0] - 6, b[1] - 10), (b[0] + 6, b[1] + 4), (110, 112, 115), -1)
             x += step
@@ -128,13 +128,13 @@ def _shops(random: Random, picture: NDArray[np.uint8], lit: NDArray[np.uint8]) -
         end = min(w, x + size)
         base = random.pick([(45, 45, 50), (70, 60, 45), (40, 50, 110), (50, 80, 50), (120, 125, 130)])
         cv2.rectangle(picture, (x, h - 68), (end, h), base, -1)
-        glass = tuple(v * random.uniform(0.5, 1.4) for v in (70.0, 66.0, 60.0))
+        glass = random.toned((70.0, 66.0, 60.0), 0.5, 1.4)
         cv2.rectangle(picture, (x + 6, h - 44), (end - 6, h - 8), glass, -1)
         for _ in range(random.integer(1, 4)):  # goods behind the glass
             at = (random.integer(x + 6, max(x + 7, end - 20)), random.integer(h - 42, h - 22))
-            thing = tuple(random.uniform(40, 190) for _ in range(3))
+            thing = random.painted(40, 190)
             cv2.rectangle(picture, at, (min(end - 6, at[0] + random.integer(4, 16)), h - 10), thing, -1)
-        sign = tuple(random.uniform(20, 220) for _ in range(3))
+        sign = random.painted(20, 220)
         cv2.rectangle(picture, (x + 3, h - 66), (end - 3, h - 48), sign, -1)
         ink = (235, 235, 235) if sum(sign) < 330 else (25, 25, 25)
         at_x = x + 8
@@ -144,10 +144,10 @@ def _shops(random: Random, picture: NDArray[np.uint8], lit: NDArray[np.uint8]) -
             at_x += random.integer(6, 9)
         if random.chance(0.7):
             lit[h - 66 : h - 48, x + 3 : end - 3] = picture[h - 66 : h - 48, x + 3 : end - 3]
-            warm = tuple(v * random.uniform(0.4, 1.0) for v in (150.0, 195.0, 225.0))
+            warm = random.toned((150.0, 195.0, 225.0), 0.4, 1.0)
             cv2.rectangle(lit, (x + 6, h - 44), (end - 6, h - 8), warm, -1)
         if random.chance(0.35):  # an awning
-            shade = tuple(random.uniform(30, 170) for _ in range(3))
+            shade = random.painted(30, 170)
             cv2.rectangle(picture, (x, h - 50), (end, h - 36), shade, -1)
         x = end
 
@@ -167,6 +167,6 @@ def _doors(random: Random, picture: NDArray[np.uint8], lit: NDArray[np.uint8]) -
     if random.chance(0.7):
         size = random.integer(60, 200)
         at = random.integer(10, max(11, w - size - 10))
-        colour = tuple(random.uniform(20, 230) for _ in range(3))
+        colour = random.painted(20, 230)
         cv2.rectangle(picture, (at, 10), (at + size, 34), colour, -1)
         cv2.rectangle(lit, (at, 10), (at + size, 34), tuple(v * 0.8 for v in colour), -1)

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.synth.bank import Bank
-from tools.synth.canvas import Canvas, Glow
+from tools.synth.canvas import STATIC, Canvas, Glow
+from tools.synth.geometry import box_of, upright
 from tools.synth.order import Item
 from tools.synth.plan import Plan
 from tools.synth.randoms import Random
-from tools.synth.roadside import block, box_of, sprite_item, upright
+from tools.synth.roadside import block, sprite_item
 from tools.synth.view import View
 
 __all__ = ["NewObject", "furniture_items", "lamp_posts"]
@@ -76,7 +77,8 @@ def furniture_items(random: Random, view: View, plan: Plan, shared: Bank, new_ob
         )
         items.append(_post(view, float(s), float(d), height, 0.16, colour, [(arm, 0.11)]))
         if view.look.lamps:
-            items.append(_lamp(view, float(s), arm[-1]))
+            foot = float(view.project(float(s), float(d) + reach)[0][1])
+            items.append(_lamp(view, float(s), arm[-1], foot))
     own = random.child("rest")
     items += _poles(own, view, plan)
     items += _signs(own, view, plan, new_object)
@@ -91,17 +93,18 @@ def furniture_items(random: Random, view: View, plan: Plan, shared: Bank, new_ob
     return items
 
 
-def _lamp(view: View, s: float, at: Float) -> Item:
-    colour = tuple(float(c) for c in np.clip(view.street * 420 + 60, 0, 255))
+def _lamp(view: View, s: float, at: Float, foot: float) -> Item:
+    colour = tuple(float(c) for c in np.clip(view.street * 240 + 70, 0, 255))
     radius = max(0.35 * view.camera.focal / s, 2.5 * view.camera.scale)
 
     def draw(canvas: Canvas) -> None:
         x, y = float(at[0]), float(at[1])
         if 0 <= x < canvas.columns and 0 <= y < canvas.rows:
-            cv2.circle(canvas.frame, (int(x), int(y)), max(1, int(radius / 3)), (235, 245, 250), -1, cv2.LINE_AA)
-            canvas.lamps.append(
-                Glow(x, y, min(radius * 2.2, 60 * view.camera.scale), (colour[0], colour[1], colour[2]), -1)
-            )
+            size = max(1, int(radius / 3))
+            cv2.circle(canvas.frame, (int(x), int(y)), size, (235, 245, 250), -1, cv2.LINE_AA)
+            cv2.circle(canvas.ids, (int(x), int(y)), size, STATIC, -1)  # so that what hides it later shows
+            reach = min(radius * 1.7, 34 * view.camera.scale)
+            canvas.lamps.append(Glow(x, y, reach, (colour[0], colour[1], colour[2]), STATIC, foot - y))
 
     return Item(
         (s - 0.1, s + 0.1), (-0.1, 0.1), (float(at[0]) - 4, float(at[1]) - 4, float(at[0]) + 4, float(at[1]) + 4), draw
@@ -110,7 +113,7 @@ def _lamp(view: View, s: float, at: Float) -> Item:
 
 def _poles(random: Random, view: View, plan: Plan) -> list[Item]:
     """Wooden poles with wires."""
-    if plan.kind == "highway" or not random.chance(0.35):
+    if plan.kind == "highway" or not random.chance(0.5):
         return []
     side = random.sign()
     d = (plan.paved_right + 1.4) if side > 0 else (plan.paved_left - 1.4)
@@ -144,7 +147,7 @@ _SIGNS = [  # shape, width, height, BGR
 
 def _signs(random: Random, view: View, plan: Plan, new_object: NewObject) -> list[Item]:
     items: list[Item] = []
-    for _ in range(random.integer(0, 6)):
+    for _ in range(random.integer(0, 9)):
         side = 1 if random.chance(0.7) else -1
         s = random.uniform(6, 70)
         d = (plan.paved_right + 0.9) if side > 0 else (plan.paved_left - 0.9)
@@ -295,7 +298,7 @@ def _clutter(random: Random, view: View, plan: Plan) -> list[Item]:
         if plan.junction and plan.junction.start - 3 < s < plan.junction.end + 3:
             continue
         kind = random.weighted({"bin": 0.4, "cone": 0.2, "container": 0.15, "board": 0.15, "cabinet": 0.1})
-        paint = np.array([random.uniform(30, 190) for _ in range(3)], np.float32)
+        paint = np.array(random.painted(30, 190), np.float32)
         if kind == "cone":
             items += [
                 block(

@@ -70,7 +70,7 @@ _KINDS = {  # BGR in white light, variation, texture strength
     "shoulder": ((104, 105, 106), 0.28, 110),
     "parking": ((100, 100, 99), 0.28, 100),
     "pavement": ((140, 148, 153), 0.15, 60),
-    "verge": ((62, 104, 96), 0.3, 255),
+    "verge": ((62, 104, 96), 0.3, 165),
 }
 
 
@@ -82,7 +82,7 @@ def _tables(random: Random, plan: Plan, view: View) -> tuple[NDArray[np.uint8], 
     drivable = np.zeros(count, np.uint8)
     tone = random.normal(1.0, 0.22, 0.55, 1.55)  # old asphalt is light, new is dark
     warm = random.normal(0, 0.035, -0.08, 0.08)
-    grass = random.pick([(52, 98, 82), (70, 120, 112), (95, 145, 165), (80, 112, 120), (48, 84, 66)])
+    grass = random.pick([(52, 84, 74), (62, 96, 92), (108, 134, 146), (84, 104, 110), (46, 72, 60)])
     for strip in plan.strips:
         base, vary, strength = _KINDS[strip.kind]
         colour = np.array(grass if strip.kind == "verge" else base, np.float32)

@@ -104,10 +104,10 @@ def sample_look(random: Random) -> Look:
     warm = random.uniform(-0.06, 0.10) + (0.16 if time == "dawn/dusk" else 0.0)
     power = 1.0 if time == "daytime" else random.uniform(0.35, 0.75)
     if dull:
-        grey = random.uniform(135, 225) * power
+        grey = random.uniform(160, 250) * power
         tint = bgr(1.05, 1.0, 0.97) * random.uniform(0.97, 1.03)
         zenith, horizon = grey * 0.86 * tint, grey * 1.06 * tint
-        ambient, sun = power * random.uniform(0.62, 0.95) * bgr(1.03, 1.0, 0.97), np.zeros(3, np.float32)
+        ambient, sun = power * random.uniform(0.72, 1.08) * bgr(1.03, 1.0, 0.97), np.zeros(3, np.float32)
     else:
         deep = random.uniform(0.55, 1.0)
         zenith = power * (deep * bgr(190, 120, 62) + (1 - deep) * bgr(225, 190, 150))
@@ -139,11 +139,11 @@ def sample_look(random: Random) -> Look:
 def _night(
     random: Random, weather: str, direction: Float, visibility: float, wet: float, snow: float, cover: float
 ) -> Look:
-    dark = random.uniform(0.02, 0.13)
+    dark = random.uniform(0.035, 0.17)
     city = random.uniform(0, 1)  # glow of the town in the sky
     tint = (1 - city) * bgr(1.35, 1.0, 0.85) + city * bgr(0.8, 1.0, 1.2)
-    zenith = dark * 90 * bgr(1.5, 1.0, 0.8)
-    horizon = dark * (110 + 120 * city) * tint
+    zenith = dark * 45 * bgr(1.5, 1.0, 0.8)
+    horizon = dark * (60 + 110 * city) * tint
     return Look(
         "night",
         weather,

@@ -18,8 +18,8 @@ from tools.synth.view import View
 __all__ = ["START", "draw_paint", "lane_labels", "sampled", "stripe"]
 
 START = 1.2  # metres: the nearest drawn point of things along the road, below every picture's lower edge
-# Lines are labelled up to where neighbours are 22 px apart (of 720 rows): with 8 px labels the gaps between them stay.
-_LABEL_GAP_PX, _LANE_M = 22.0, 3.4
+# Lines are labelled up to where neighbours are 15 px apart (of 720 rows): with 8 px labels the gaps between them stay.
+_LABEL_GAP_PX, _LANE_M = 15.0, 3.4
 
 Float = NDArray[np.floating[Any]]
 Polygons = list[NDArray[np.int32]]
@@ -136,13 +136,15 @@ def lane_labels(view: View, plan: Plan, rows: int, columns: int, width: float) -
     that is how BDD's lane masks are drawn.
     """
     mask = np.zeros((rows, columns), np.uint8)
-    limit = min(view.shape.far, view.camera.focal / view.camera.scale * _LANE_M / _LABEL_GAP_PX)
+    straight = view.camera.focal / view.camera.scale * _LANE_M / _LABEL_GAP_PX
     thick = max(1, round(width * view.camera.scale))
     marks = [(line.d, _interrupted(line, plan)) for line in plan.lines]
     junction = plan.junction
     for d, side in plan.kerbs:
         marks.append((d, junction is not None and (junction.left if side < 0 else junction.right)))
     for d, interrupted in marks:
+        # seen from the side, neighbours close up: lines of the other carriageway end sooner
+        limit = min(view.shape.far, straight * view.camera.height / float(np.hypot(d, view.camera.height)))
         for start, end in pieces(START, limit, junction, open_side=interrupted):
             if end - start < 0.5:
                 continue

@@ -28,7 +28,7 @@ def _person(random: Random, *, rides: bool) -> Sprite:
 
     def cloth() -> tuple[float, ...]:
         base = random.pick([(40, 35, 32), (110, 70, 45), (60, 60, 150), (190, 190, 195), (70, 95, 60), (30, 30, 35)])
-        return tuple(v * random.uniform(0.6, 1.2) for v in base)
+        return random.toned(base, 0.6, 1.2)
 
     skin = random.pick([(120, 150, 200), (80, 110, 160), (50, 70, 105)])
     top, legs = cloth(), cloth()
@@ -52,7 +52,7 @@ def _person(random: Random, *, rides: bool) -> Sprite:
         limb([hand, (hand[0], hand[1] + 6)], 8, skin)
     cv2.ellipse(colour, (W // 2, int(head)), (12, 16), 0, 0, 360, skin, -1, cv2.LINE_AA)
     cv2.ellipse(alpha, (W // 2, int(head)), (12, 16), 0, 0, 360, 255, -1, cv2.LINE_AA)
-    hair = tuple(v * random.uniform(0.3, 1.4) for v in (30.0, 40.0, 55.0))
+    hair = random.toned((30.0, 40.0, 55.0), 0.3, 1.4)
     cv2.ellipse(colour, (W // 2, int(head) - 2), (13, 16), 0, 170, 370, hair, -1, cv2.LINE_AA)
     shade = np.linspace(1.12, 0.72, W, dtype=np.float32)[None, :, None]  # light from one side
     shade = shade if random.chance(0.5) else shade[:, ::-1]

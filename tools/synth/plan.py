@@ -191,7 +191,7 @@ def _street(random: Random, kind: str, snow: float) -> Plan:
         left = b.strips[0].left
     for side in (-1, 1):
         edge = paved_left if side < 0 else paved_right
-        parked = random.chance(0.55 if city else 0.75)
+        parked = random.chance(0.62 if city else 0.8)
         extra = random.uniform(2.1, 2.6) if parked else max(0.0, random.uniform(-0.2, 0.6))
         bike = city and random.chance(0.12)
         if (marked and random.chance(0.45)) or bike:

@@ -13,7 +13,7 @@ from tools.synth.randoms import Random
 
 __all__ = ["Sprite", "make_trees"]
 
-SIZE = 288
+SIZE = 400  # pixels: a tree 25 m ahead is drawn at about this size
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def _tree(random: Random, kind: str) -> Sprite:
     colour = np.zeros((SIZE, SIZE, 3), np.uint8)
     alpha = np.zeros((SIZE, SIZE), np.uint8)
     if kind != "bush":
-        brown = tuple(v * random.uniform(0.6, 1.2) for v in (58.0, 66.0, 72.0))
+        brown = random.toned((58.0, 66.0, 72.0), 0.6, 1.2)
         start = (SIZE / 2, SIZE - 1.0)
         limit = {"leafy": 4, "bare": 7, "conifer": 1}[kind]
         _branch(random, colour, alpha, start, -math.pi / 2, SIZE * 0.27, SIZE * 0.026, limit, brown)
@@ -50,8 +50,12 @@ def _tree(random: Random, kind: str) -> Sprite:
     soft = cv2.GaussianBlur(alpha, (3, 3), 0.7)
     spread = cv2.dilate(colour, np.ones((3, 3), np.uint8))  # no dark fringe where alpha is soft
     colour[alpha == 0] = spread[alpha == 0]
-    height = {"leafy": 10.0, "bare": 9.0, "conifer": 12.0, "bush": 2.2}[kind]
-    return Sprite(kind, colour, soft, height * random.uniform(0.7, 1.3))
+    height = {"leafy": 10.0, "bare": 9.0, "conifer": 12.0, "bush": 2.2}[kind] * random.uniform(0.7, 1.3)
+    # without empty margins; the foot stays in the middle
+    rows, columns = np.flatnonzero(soft.any(axis=1)), np.flatnonzero(soft.any(axis=0))
+    top, half = int(rows[0]), int(max(SIZE / 2 - columns[0], columns[-1] + 1 - SIZE / 2))
+    part = (slice(top, SIZE), slice(max(0, SIZE // 2 - half), SIZE // 2 + half))
+    return Sprite(kind, colour[part].copy(), soft[part].copy(), height * (SIZE - top) / SIZE)
 
 
 def _branch(
@@ -82,17 +86,20 @@ def _branch(
 def _leaves(random: Random, kind: str, colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> None:
     """Leaves: clumps of a soft shape, their rims frayed by noise, lit from above."""
     generator = random.numpy
-    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / SIZE
     body, light = np.full((SIZE, SIZE), -1, np.float32), np.zeros((SIZE, SIZE), np.float32)
     for cx, cy, rx, ry in _clumps(random, kind):
+        # a clump and its frayed rim end at 1.25 half axes
+        left, right = (round(np.clip(cx + sign * 1.25 * rx, 0, 1) * SIZE) for sign in (-1, 1))
+        top, bottom = (round(np.clip(cy + sign * 1.25 * ry, 0, 1) * SIZE) for sign in (-1, 1))
+        y, x = np.mgrid[top:bottom, left:right].astype(np.float32) / SIZE
         far = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2
-        inside = (1 - far).astype(np.float32)
-        lit = 0.62 - 0.45 * (y - cy) / ry - 0.25 * cy
-        nearer = inside + 0.25 * generator.random() > body
-        light = np.where(nearer, lit, light)
-        body = np.maximum(body, inside)
-    fine = cv2.GaussianBlur(generator.normal(0, 1, (SIZE, SIZE)).astype(np.float32), (0, 0), 0.9)
-    rough = cv2.GaussianBlur(generator.normal(0, 1, (SIZE, SIZE)).astype(np.float32), (0, 0), 3.0)
+        inside = 1 - far
+        part = (slice(top, bottom), slice(left, right))
+        nearer = (inside + 0.25 * random.uniform(0, 1) > body[part]) & (inside > -0.4)
+        light[part] = np.where(nearer, 0.62 - 0.45 * (y - cy) / ry - 0.25 * cy, light[part])
+        body[part] = np.maximum(body[part], inside)
+    fine = cv2.GaussianBlur(generator.normal(0, 1, (SIZE, SIZE)).astype(np.float32), (0, 0), 1.1)
+    rough = cv2.GaussianBlur(generator.normal(0, 1, (SIZE, SIZE)).astype(np.float32), (0, 0), 4.0)
     noise = 0.5 * fine / fine.std() + 0.6 * rough / rough.std()
     density = body * random.uniform(1.2, 2.6) + random.uniform(0.3, 0.9) + 0.9 * noise
     cover = np.clip(density * 2.0, 0, 1) * (body > -0.35)

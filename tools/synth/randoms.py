@@ -51,6 +51,18 @@ class Random:
         """One of them, all equally likely."""
         return values[int(self.numpy.integers(len(values)))]
 
+    def toned(self, colour: Sequence[float], low: float, high: float) -> tuple[float, float, float]:
+        """A colour times one factor in [low, high): the hue stays."""
+        factor = self.uniform(low, high)
+        b, g, r = (min(255.0, value * factor) for value in colour)
+        return b, g, r
+
+    def painted(self, low: float, high: float) -> tuple[float, float, float]:
+        """A colour as people paint things: mostly near grey, seldom loud."""
+        grey, loud = self.uniform(low, high), self.uniform(0.05, 1.0) ** 2 * 0.6
+        b, g, r = (float(grey + loud * (value - grey)) for value in self.numpy.uniform(low, high, 3))
+        return b, g, r
+
     def weighted(self, weights: Mapping[T, float]) -> T:
         """A key, as likely as its weight."""
         keys, values = list(weights), np.array(list(weights.values()))

@@ -1,9 +1,7 @@
-"""Buildings, trees, walls and kerbs along the road."""
+"""Buildings, trees and boxes along the road."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -11,39 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.synth.bank import Bank
-from tools.synth.canvas import KERB, STATIC, Canvas
+from tools.synth.canvas import STATIC, Canvas
 from tools.synth.facades import Facade
-from tools.synth.markings import START, pieces, sampled
+from tools.synth.geometry import box_of, front_light, upright
 from tools.synth.order import Item
 from tools.synth.plan import Plan
 from tools.synth.plants import Sprite
 from tools.synth.randoms import Random
 from tools.synth.surfaces import lighting, paste_sprite, textured_quad
 from tools.synth.view import View
+from tools.synth.walls import wall_items
 
-__all__ = ["block", "draw_kerbs", "roadside_items", "sprite_item", "upright"]
+__all__ = ["block", "roadside_items", "sprite_item"]
 
 Float = NDArray[np.floating[Any]]
 _NEAREST = 1.6  # metres: walls nearer than this are out of the picture
-_CUTS = (1.2, 3.0, 5.5, 9.0, 14.0, 21.0, 30.0, 42.0, 60.0, 85.0, 120.0, 170.0, 240.0)
-
-
-def box_of(points: Float) -> tuple[float, float, float, float]:
-    """Bounding box x0, y0, x1, y1."""
-    low, high = points.reshape(-1, 2).min(axis=0), points.reshape(-1, 2).max(axis=0)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def upright(view: View, s: tuple[float, float], d: tuple[float, float], height: tuple[float, float]) -> Float:
-    """A standing rectangle in the picture: upper (s0, d0), upper (s1, d1), lower (s1, d1), lower (s0, d0)."""
-    along = np.array([s[0], s[1], s[1], s[0]], np.float32)
-    across = np.array([d[0], d[1], d[1], d[0]], np.float32)
-    up = np.array([height[1], height[1], height[0], height[0]], np.float32)
-    return view.camera.project(view.shape.world(along, across, up))[0]
 
 
 def roadside_items(random: Random, view: View, plan: Plan, shared: Bank) -> list[Item]:
-    """Everything of this module but kerbs."""
+    """Buildings, trees and walls."""
     items: list[Item] = []
     for side in (-1, 1):
         edge = plan.paved_right if side > 0 else plan.paved_left
@@ -53,16 +37,7 @@ def roadside_items(random: Random, view: View, plan: Plan, shared: Bank) -> list
         elif own.chance(0.3):
             items += _buildings(own, view, plan, shared, side, edge + side * own.uniform(8, 25))
         items += _trees(own, view, plan, shared, side, edge)
-    for d, kind in plan.walls:
-        items += _wall(random, view, plan, d, kind)
-    return items
-
-
-def _front_light(view: View, side: int, *, end: bool) -> Float:
-    look = view.look
-    normal = np.array([0, 0, -1], np.float32) if end else np.array([-side, 0, 0], np.float32)
-    direct = max(float(normal @ look.direction), 0.0) * (0.5 if view.shade else 1.0)
-    return look.ambient * 0.85 + look.sun * direct + view.street * 0.16
+    return items + wall_items(random.child("walls"), view, plan, shared.walls)
 
 
 def _buildings(random: Random, view: View, plan: Plan, shared: Bank, side: int, edge: float) -> list[Item]:
@@ -123,7 +98,7 @@ def _building(
                 share = min(1.0, deep / facade.width)
                 cut = max(8, int(picture.shape[1] * share))
                 picture, light = picture[:, :cut], light[:, :cut]
-            table = lighting(view, tone * _front_light(view, side, end=end), s[0] if end else distance)
+            table = lighting(view, tone * front_light(view, side, end=end), s[0] if end else distance)
             shown = cv2.LUT(picture, table)
             if lit:
                 fade = (1 - float(view.look.fade(distance))) * (brightness if view.look.night else 0.4 * brightness)
@@ -135,7 +110,7 @@ def _building(
                 shade = shade * 0.2 + 0.8 * view.look.through_air(np.float32(225) * view.look.ambient, distance)
             canvas.polygon(roof[:4], shade)
             triangle = np.stack([roof[0], roof[3], roof[4]])
-            canvas.polygon(triangle, view.look.through_air(150 * tone * _front_light(view, side, end=True), s[0]))
+            canvas.polygon(triangle, view.look.through_air(150 * tone * front_light(view, side, end=True), s[0]))
 
     return Item(s, (min(d, outer), max(d, outer)), box, draw)
 
@@ -150,6 +125,7 @@ def sprite_item(
     *,
     owner: int = STATIC,
     flip: bool = False,
+    detail: NDArray[np.uint8] | None = None,
 ) -> Item | None:
     """A sprite that stands on the road's level."""
     foot, depth = view.project(s, d)
@@ -163,7 +139,7 @@ def sprite_item(
     thin = min(reach, 0.5)
 
     def draw(canvas: Canvas) -> None:
-        paste_sprite(canvas, sprite, table, (x, y), tall, owner, flip=flip)
+        paste_sprite(canvas, sprite, table, (x, y), tall, owner, flip=flip, detail=detail)
 
     return Item((s - 0.3, s + 0.3), (d - thin, d + thin), (x - wide / 2, y - tall, x + wide / 2, y), draw)
 
@@ -171,7 +147,7 @@ def sprite_item(
 def _trees(random: Random, view: View, plan: Plan, shared: Bank, side: int, edge: float) -> list[Item]:
     items: list[Item] = []
     town = plan.kind in ("city", "residential")
-    density = random.weighted({0.0: 0.18, 0.035: 0.35, 0.09: 0.32, 0.2: 0.15})
+    density = random.weighted({0.0: 0.12, 0.04: 0.3, 0.1: 0.36, 0.22: 0.22})
     if density == 0:
         return items
     at, near = random.uniform(2, 12), 1.2 if town else random.uniform(4, 10)
@@ -187,112 +163,15 @@ def _trees(random: Random, view: View, plan: Plan, shared: Bank, side: int, edge
             0.75, 1.25
         )
         light = light + view.street * 0.35 + view.light_on(at, d) * 0.15 * view.look.lamps
-        item = sprite_item(view, tree, at, d, tree.height * random.uniform(0.7, 1.25), light, flip=random.chance(0.5))
+        height = tree.height * random.uniform(0.7, 1.25)
+        leaves = shared.grain if tree.kind != "bare" else None
+        item = sprite_item(view, tree, at, d, height, light, flip=random.chance(0.5), detail=leaves)
         if item is not None and not (plan.junction and plan.junction.start - 1 < at < plan.junction.end + 1):
             items.append(item)
         at += 1.5 + random.numpy.exponential(1 / density) * (0.6 + at / 80)
         if len(items) > 34:
             break
     return items
-
-
-_WALLS = {  # from, to (metres), BGR albedo
-    "rail": (0.45, 0.78, (150, 152, 154)),
-    "concrete": (0.0, 0.85, (150, 156, 160)),
-    "fence": (0.0, 1.5, (120, 130, 140)),
-    "noise": (0.0, 3.6, (112, 124, 134)),
-    "hedge": (0.0, 1.4, (38, 66, 48)),
-    "snow": (0.0, 0.5, (225, 221, 218)),
-}
-
-
-def _wall(random: Random, view: View, plan: Plan, d: float, kind: str) -> list[Item]:
-    low, high, albedo = _WALLS[kind]
-    high *= random.uniform(0.85, 1.2)
-    side = 1 if d > 0 else -1
-    junction = plan.junction
-    open_side = junction is not None and (junction.right if side > 0 else junction.left)
-    light = _front_light(view, side, end=False) * random.uniform(0.85, 1.1)
-    base = np.array(albedo, np.float32) * random.uniform(0.75, 1.1)
-    items: list[Item] = []
-    for start, end in pieces(START, min(view.shape.far, 240.0), junction, open_side=open_side):
-        cuts = [start, *[cut for cut in _CUTS if start + 0.5 < cut < end - 0.5], end]
-        for a, b in itertools.pairwise(cuts):
-            items.append(_wall_piece(random, view, kind, d, (a, b), (low, high), base, light))
-    return items
-
-
-def _wall_piece(
-    random: Random,
-    view: View,
-    kind: str,
-    d: float,
-    s: tuple[float, float],
-    height: tuple[float, float],
-    base: Float,
-    light: Float,
-) -> Item:
-    along = np.linspace(s[0], s[1], 6).astype(np.float32)
-    ripple = random.numpy.uniform(0.6, 1.25, 6).astype(np.float32) if kind in ("snow", "hedge") else 1.0
-    top, _ = view.camera.project(view.shape.world(along, np.full(6, d, np.float32), height[1] * ripple))
-    foot, _ = view.camera.project(view.shape.world(along, np.full(6, d, np.float32), height[0]))
-    outline = np.concatenate([top, foot[::-1]])
-    middle = 0.5 * (s[0] + s[1])
-    lamp = view.light_on(middle, d) - view.look.ambient
-    colour = view.look.through_air(base * (light + 0.7 * lamp), middle)
-    strokes: list[tuple[Float, Float, float]] = []
-    spacing = {"rail": 2.0, "fence": 1.2, "noise": 4.0, "concrete": 4.0}.get(kind, 0.0)
-    if spacing and middle < 70:
-        for post in np.arange(np.ceil(s[0] / spacing) * spacing, s[1], spacing):
-            reach = (0.0, height[1] * 0.97) if kind == "rail" else height
-            ends = upright(view, (float(post), float(post)), (d, d), reach)
-            wide = (0.12 if kind == "rail" else 0.05) * view.camera.focal / float(post)
-            strokes.append((ends[[0, 3]], colour * (0.7 if kind != "rail" else 0.62), wide))
-    dark = foot[:1] * 0 + foot
-    speckle = random.numpy.normal(1, 0.06, 12)
-
-    def draw(canvas: Canvas) -> None:
-        if kind == "rail":
-            for points, tone, wide in strokes:
-                canvas.stroke(points, tone, wide)
-        canvas.polygon(outline, colour)
-        # a lighter upper edge and a dirty foot keep long walls from looking like paper
-        for i in range(5):
-            quad = np.stack([top[i], top[i + 1], foot[i + 1], foot[i]])
-            tall = quad[3] - quad[0]
-            band = np.stack([quad[0] + tall * 0.62, quad[1] + (quad[2] - quad[1]) * 0.62, quad[2], quad[3]])
-            canvas.polygon(quad, colour * speckle[i])
-            canvas.polygon(band, colour * 0.82 * speckle[i + 6])
-        if kind == "rail":
-            canvas.stroke(top, colour * 1.15, 0.04 * view.camera.focal / max(middle, 1))
-            canvas.stroke((top + foot) / 2, colour * 0.72, 0.05 * view.camera.focal / max(middle, 1))
-        else:
-            for points, tone, wide in strokes:
-                canvas.stroke(points, tone, max(wide, 1.0))
-            canvas.stroke(top, np.minimum(colour * 1.18, 250), 0.06 * view.camera.focal / max(middle, 1))
-            canvas.stroke(dark, colour * 0.5, 0.05 * view.camera.focal / max(middle, 1))
-
-    return Item(s, (d - 0.1, d + 0.1), box_of(np.concatenate([outline, foot])), draw)
-
-
-def draw_kerbs(random: Random, canvas: Canvas, view: View, plan: Plan) -> None:
-    """Faces of kerb stones."""
-    junction = plan.junction
-    base = np.array([132, 137, 140], np.float32) * random.uniform(0.7, 1.15)
-    high = random.uniform(0.09, 0.17)
-    for d, side in plan.kerbs:
-        open_side = junction is not None and (junction.right if side > 0 else junction.left)
-        light = _front_light(view, side, end=False) * 0.9
-        for start, end in pieces(START, min(view.shape.far, 120.0), junction, open_side=open_side):
-            s = sampled(start, end)
-            for a, b in itertools.pairwise(s):
-                quad = upright(view, (float(a), float(b)), (d, d), (0.0, high))
-                lamp = view.light_on(float(a), d) - view.look.ambient
-                tone = base * random.uniform(0.9, 1.1) * (light + 0.6 * lamp)
-                canvas.polygon(quad, view.look.through_air(tone, float(a)), KERB)
-
-
-Box = Callable[[Canvas], None]
 
 
 def block(
@@ -315,7 +194,7 @@ def block(
     flank = upright(view, (near, far), (edge, edge), up)
     lamp = view.light_on(s, d) - view.look.ambient
     colours = [
-        view.look.through_air(albedo * (_front_light(view, -side, end=is_end) + 0.8 * lamp), s)
+        view.look.through_air(albedo * (front_light(view, -side, end=is_end) + 0.8 * lamp), s)
         for is_end in (True, False)
     ]
     shade = random.uniform(0.75, 0.95)

@@ -19,10 +19,11 @@ from tools.synth.markings import lane_labels
 from tools.synth.order import Item, painted_order
 from tools.synth.plan import Plan, sample_plan
 from tools.synth.randoms import Random, scene_random
-from tools.synth.roadside import draw_kerbs, roadside_items
+from tools.synth.roadside import roadside_items
 from tools.synth.sky import draw_horizon, draw_sky
 from tools.synth.traffic import LEAST_SEEN, Placed, place_vehicles, shadow_outlines, vehicle_item
 from tools.synth.view import View
+from tools.synth.walls import draw_kerbs
 
 __all__ = ["LANE_WIDTH", "SIZE", "Scene", "SceneObject", "render_scene"]
 
@@ -131,12 +132,12 @@ def _view(random: Random, look: Look, plan: Plan, size: tuple[int, int]) -> View
     street = np.zeros(3, np.float32)
     if look.lamps and len(posts):
         warm = random.uniform(0, 1)
-        tint = (1 - warm) * np.array([1.0, 1.0, 0.95]) + warm * np.array([0.45, 0.78, 1.1])
-        power = random.uniform(0.12, 0.55) if look.night else random.uniform(0.0, 0.1)
+        tint = (1 - warm) * np.array([1.0, 1.0, 0.95]) + warm * np.array([0.32, 0.68, 1.1])
+        power = random.uniform(0.2, 0.8) if look.night else random.uniform(0.0, 0.1)
         street = (tint * power).astype(np.float32)
     beam = 0.0
     if look.lamps:
-        beam = random.uniform(0.25, 0.9) if look.night else random.uniform(0.0, 0.12)
+        beam = random.uniform(0.5, 1.3) if look.night else random.uniform(0.0, 0.12)
     phase = (random.uniform(0, 6.3), random.uniform(0, 6.3), random.uniform(0, 6.3))
     return View(camera, shape, look, beam, street, posts, phase, plan.kind == "city" and random.chance(0.3))
 

@@ -40,6 +40,7 @@ def draw_sky(random: Random, canvas: Canvas, view: View, shared: Bank) -> None:
         alpha = np.clip((shapes - limit) / 42, 0, 1)
         body = np.clip((shapes - limit) / 130, 0, 1)
         light = look.ambient * 120 + np.maximum(look.sun, 0.12) * 165 * (1 - 0.55 * body[..., None])
+        light = np.maximum(light, look.horizon * (1.0 - 0.3 * body[..., None]))
         if look.cover >= 0.99 and not look.sun.any():
             light = sky * (1.08 - 0.35 * body[..., None])
             alpha = alpha * 0.8

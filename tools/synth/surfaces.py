@@ -64,8 +64,9 @@ def paste_sprite(
     owner: int = STATIC,
     *,
     flip: bool = False,
+    detail: Picture | None = None,
 ) -> None:
-    """A sprite whose lower middle stands at `foot`, `height` pixels high."""
+    """A sprite whose lower middle stands at `foot`, `height` pixels high; `detail` is noise for magnified ones."""
     h, w = sprite.alpha.shape
     scale = height / h
     x0, y0 = foot[0] - w * scale / 2, foot[1] - height
@@ -76,13 +77,31 @@ def paste_sprite(
     size = (columns.stop - columns.start, rows.stop - rows.start)
     colour, alpha = sprite.colour, sprite.alpha
     if flip:
-        colour, alpha = colour[:, ::-1], alpha[:, ::-1]
-    if scale < 0.75:
+        colour, alpha = np.ascontiguousarray(colour[:, ::-1]), alpha[:, ::-1]
+    magnified = scale > 0.9
+    if scale >= 0.75:  # light where there are fewer pixels
+        colour = cv2.LUT(colour, table)
+    else:
         small = (max(1, round(w * scale)), max(1, round(height)))
         colour = cv2.resize(colour, small, interpolation=cv2.INTER_AREA)
+        colour = cv2.LUT(colour, table)
         alpha = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA)
         scale = 1.0
     matrix = np.array([[scale, 0, x0 - columns.start], [0, scale, y0 - rows.start]], np.float32)
     colour = cv2.warpAffine(colour, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     alpha = cv2.warpAffine(alpha, matrix, size, flags=cv2.INTER_LINEAR)
-    canvas.paste(window, cv2.LUT(colour, table), alpha, owner)
+    if magnified and detail is not None:
+        colour, alpha = _detailed(colour, alpha, detail)
+    canvas.paste(window, colour, alpha, owner)
+
+
+def _detailed(colour: Picture, alpha: Picture, detail: Picture) -> tuple[Picture, Picture]:
+    """Leaves where magnification has left smooth patches: frayed rims and uneven light."""
+    rows, columns = alpha.shape
+    side = max(256, -(-max(rows, columns) // 2))
+    noise = cv2.resize(detail[:side, :side], (side * 2, side * 2), interpolation=cv2.INTER_LINEAR)[:rows, :columns]
+    uneven = cv2.addWeighted(noise, 0.9, noise, 0, 128 * 0.1)
+    frayed = cv2.addWeighted(alpha, 1.5, noise, 3.2, -128 * 3.2 - 64)
+    frayed[round(0.66 * rows) :] = alpha[round(0.66 * rows) :]  # the trunk
+    inside = cv2.compare(alpha, 12, cv2.CMP_GT)
+    return cv2.multiply(colour, cv2.merge([uneven, uneven, uneven]), scale=1 / 128), cv2.bitwise_and(frayed, inside)

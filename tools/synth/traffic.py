@@ -50,7 +50,7 @@ class Placed:
 def place_vehicles(random: Random, view: View, plan: Plan, shared: Bank) -> list[Placed]:
     """Vehicles in lanes, parked and crossing, far to near; at most 25, none that would hardly show."""
     found: list[Placed] = []
-    crowd = random.weighted({"none": 0.06, "few": 0.34, "some": 0.38, "dense": 0.22})
+    crowd = random.weighted({"none": 0.05, "few": 0.24, "some": 0.4, "dense": 0.31})
     gap = {"none": 1e9, "few": 70.0, "some": 30.0, "dense": 13.0}[crowd]
     heavy = random.uniform(0.02, 0.3) if plan.kind == "highway" else random.uniform(0.0, 0.16)
     limit = min(view.shape.far * 0.95, 150.0)
@@ -103,7 +103,7 @@ def _add(
     *,
     parked: bool,
 ) -> None:
-    paint = sample_paint(random, kind)  # drawn even if it does not fit: later numbers stay the same
+    paint = sample_paint(random, kind, parked=parked)  # drawn even if it does not fit: later numbers stay the same
     pose = Pose(s, d, view.place(s, d), yaw)
     outline = hull(view, vehicle, pose)
     if outline is None or s > view.shape.far * 0.95:

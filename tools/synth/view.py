@@ -61,8 +61,13 @@ class View:
             total += 1.0 / (1.0 + ((s - post_s) ** 2 + (d - 0.75 * post_d) ** 2) / 50.0)
         return np.minimum(total, 1.3)
 
+    def light_along(self, s: Float, d: Float) -> Float:
+        """(n, 3) light on small upright things at s, d that face us, BGR factors, without the sun."""
+        lamps = self.street * self.street_at(s, d)[:, None] + self.beam_at(s, d)[:, None]
+        return self.look.ambient + lamps
+
     def light_on(self, s: float, d: float) -> Float:
-        """Light on a small upright thing at s, d that faces us, BGR factors, without the sun."""
-        at_s, at_d = np.full(1, s, np.float32), np.full(1, d, np.float32)
-        lamps = self.street * float(self.street_at(at_s, at_d)[0]) + float(self.beam_at(at_s, at_d)[0])
-        return np.asarray(self.look.ambient + lamps, np.float32)
+        """The same for one thing, (3)."""
+        if not self.look.lamps:
+            return self.look.ambient
+        return self.light_along(np.full(1, s, np.float32), np.full(1, d, np.float32))[0]

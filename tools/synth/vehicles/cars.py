@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.synth.randoms import Random
-from tools.synth.vehicles.atlas import Atlas, Material, Region, wheel_picture
+from tools.synth.vehicles.atlas import PER_METRE, Atlas, Material, Region, wheel_picture
 from tools.synth.vehicles.mesh import Mesh, Shell, smooth_profile
 from tools.synth.vehicles.models import Body, Vehicle, build
 
@@ -110,7 +110,7 @@ def make_car(random: Random, style: str) -> Vehicle:
     wheel = wheel_picture(atlas, random.integer(5, 10), random.uniform(0.03, 0.09), metal=True)
     mirror_at = (s.cowl * s.length - 0.25, s.belt + 0.06)
     colour = (
-        (side_at[0], side_at[1] - s.belt * 0.8 * 80)
+        (side_at[0], side_at[1] - s.belt * 0.8 * PER_METRE)
         if random.chance(0.7)
         else (wheel[0][0] + 0.9 * wheel[1], wheel[0][1])
     )

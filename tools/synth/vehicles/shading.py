@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ class Paint:
     gloss: float
     dirt: float
     brakes: bool
+    lamps: bool
     plate: tuple[float, float, float]
     tyre_dark: float
 
@@ -56,7 +58,7 @@ _BODIES = {
     (30, 25, 125): 7, (60, 40, 22): 4, (120, 135, 150): 3, (48, 70, 40): 2, (30, 160, 215): 3, (35, 50, 85): 2,
     (130, 90, 50): 2, (20, 70, 170): 1,
 }  # fmt: skip
-_SECONDS = {
+_SECONDS: Mapping[Sequence[float], float] = {
     (205, 208, 210): 4,
     (140, 70, 35): 2,
     (40, 40, 170): 2,
@@ -66,21 +68,22 @@ _SECONDS = {
 }
 
 
-def sample_paint(random: Random, kind: str) -> Paint:
-    """Colours in about the shares of real streets."""
+def sample_paint(random: Random, kind: str, *, parked: bool) -> Paint:
+    """Colours in about the shares of real streets; few parked vehicles have their lamps on."""
     base = random.weighted(_BODIES)
     if kind == "bus" and random.chance(0.6):
         base = random.pick([(25, 165, 225), (210, 212, 214), (150, 80, 30), (40, 40, 165), (60, 120, 60)])
     tone = random.uniform(0.82, 1.12)
     body = tuple(min(240.0, v * tone + random.uniform(-4, 8)) for v in base)
-    second = tuple(v * random.uniform(0.85, 1.1) for v in random.weighted(_SECONDS))
+    second = random.toned(random.weighted(_SECONDS), 0.85, 1.1)
     plate = random.pick([(205, 205, 205), (205, 205, 205), (60, 170, 215)])
     return Paint(
         (body[0], body[1], body[2]),
         (second[0], second[1], second[2]),
         random.uniform(0.5, 1.1),
         random.uniform(0.02, 0.3) ** 1.3,
-        random.chance(0.25),
+        random.chance(0.02 if parked else 0.3),
+        random.chance(0.06 if parked else 0.97),
         plate,
         random.uniform(14, 34),
     )
@@ -140,6 +143,9 @@ def draw_vehicle(
     )
     colour = _shade(view, vehicle, paint, pose, values, texture)
     canvas.frame[window][ys, xs] = np.clip(colour + 0.5, 0, 255).astype(np.uint8)
+    if level < 2:  # soften the stairs that faces and texels leave inside; the outline is left to the lens
+        soft = cv2.GaussianBlur(canvas.frame[window], (3, 3), 0.9 if level == 0 else 0.6)
+        canvas.frame[window][ys, xs] = soft[ys, xs]
     canvas.ids[window][ys, xs] = owner
     canvas.drawn[owner] = len(ys)
     _lamps(canvas, view, vehicle, pose, paint, owner)
@@ -216,7 +222,7 @@ def _shade(view: View, vehicle: Vehicle, paint: Paint, pose: Pose, values: Float
 
     table = _albedos(paint, look.night)
     albedo = table[material]
-    noise = texture[(row * 3) & 1023, (column * 3) & 1023].astype(np.float32) / 128 - 1
+    noise = texture[(row * 2) & 1023, (column * 2) & 1023].astype(np.float32) / 128 - 1
     height = position[:, 1] - pose.world[1]
     dusty = paint.dirt * np.clip(1.25 - height / (0.55 * vehicle.height), 0, 1) * (1 + 0.6 * noise)
     dusty *= material != Material.GLASS
@@ -234,17 +240,20 @@ def _shade(view: View, vehicle: Vehicle, paint: Paint, pose: Pose, values: Float
         light = light + view.street * (view.street_at(s, d) * (0.3 + 0.7 * up) * (0.4 + 0.6 * cosine))[:, None]
         light = light + (view.beam_at(s, d) * cosine * np.clip(1.4 - 0.5 * height, 0.35, 1))[:, None]
     mirror = _mirrored_world(view, mirrored)
-    strength = _MIRRORS[material] * np.where(material == Material.PAINT, paint.gloss, 1.0)
+    strength = _MIRRORS[material] * np.where(material == Material.PAINT, np.float32(paint.gloss), np.float32(1))
     share = strength + (np.minimum(1.0, strength * 6) - strength) * (1 - cosine) ** 4
     colour = albedo * light * (1 - 0.6 * share)[:, None] + mirror * share[:, None]
     if look.sun.any() and not view.shade:
         glint = np.maximum(mirrored @ look.direction, 0) ** 90 * np.minimum(1, strength * 7)
         colour += 230 * glint[:, None] * np.minimum(look.sun, 1.2)
     colour = look.through_air(colour, float(np.hypot(pose.world[0], pose.world[2])))
-    glowing = _glowing(paint, look.lamps, look.night)
+    glowing = _glowing(paint, look.lamps and paint.lamps, look.night)
     lit = glowing[material]
     shining = lit.any(axis=1)
-    colour[shining] = np.maximum(colour[shining], lit[shining] * (0.8 + 0.35 * cosine[shining, None]))
+    # reflectors and bulbs: not one flat colour, and white where it is brightest
+    level = 0.62 + 0.35 * cosine[shining] + 0.16 * np.sin(0.5 * values[shining, 0]) * np.sin(0.4 * values[shining, 1])
+    lamp = lit[shining] * level[:, None]
+    colour[shining] = np.maximum(colour[shining], lamp + 150 * np.clip(level - 0.98, 0, 1)[:, None])
     return colour
 
 
@@ -297,8 +306,11 @@ def _mirrored_world(view: View, direction: Float) -> Float:
         0.12 + 0.10 * np.sin(3 * around + p[0]) + 0.06 * np.sin(8 * around + p[1]) + 0.03 * np.sin(21 * around + p[2])
     )
     sky = look.horizon + (look.zenith - look.horizon) * np.clip(rise, 0, 1)[:, None] ** 0.6
-    things = look.ambient * 62.0 + view.street * 25.0
+    things = look.ambient * 62.0 + view.street * 34.0
     ground = look.ground * 72.0 + view.street * 18.0
+    if view.street.any():  # street lamps passing over the bodywork
+        spots = np.clip(np.sin(7 * around + p[1]) * np.sin(9 * rise + p[0]) - 0.75, 0, 1) * 4
+        sky = sky + view.street * (170 * spots[:, None])
     above = np.clip((rise - line) / 0.05, 0, 1)[:, None]
     below = np.clip((-rise + 0.02) / 0.06, 0, 1)[:, None]
     return things * (1 - above) * (1 - below) + sky * above + ground * below
@@ -307,7 +319,8 @@ def _mirrored_world(view: View, direction: Float) -> Float:
 def _lamps(canvas: Canvas, view: View, vehicle: Vehicle, pose: Pose, paint: Paint, owner: int) -> None:
     """Note the glows of lamps that are lit and face us."""
     look = view.look
-    if not (look.lamps or paint.brakes):
+    lamps_on = look.lamps and paint.lamps
+    if not (lamps_on or paint.brakes):
         return
     ahead = pose.axes[0]
     to_eye = -pose.world / max(float(np.linalg.norm(pose.world)), 1e-3)
@@ -315,7 +328,7 @@ def _lamps(canvas: Canvas, view: View, vehicle: Vehicle, pose: Pose, paint: Pain
     lamps, colour, power = (
         (vehicle.heads, (215.0, 235.0, 250.0), 1.0) if facing > 0 else (vehicle.tails, (30.0, 20.0, 215.0), 0.45)
     )
-    if facing > 0 and not look.lamps:
+    if facing > 0 and not lamps_on:
         return
     if facing < 0:
         power = 0.8 if paint.brakes else power
