@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridnets.checkpoint import load_checkpoint
-from hybridnets.errors import HnxError
+from hybridnets.errors import ExitCode, HnxError
 from hybridnets.network import HybridNets, initialize
 
 __all__ = ["initialise", "load_encoder", "read_encoder"]
@@ -86,8 +86,15 @@ def load_encoder(network: HybridNets, state: Mapping[str, Tensor]) -> None:
     """Copy pretrained weights into the encoder; counters of batches may be missing.
 
     Raises:
-        HnxError: tensors are missing or have other shapes; says which.
+        HnxError: tensors are missing or have other shapes; says which. Or the network has a timm backbone.
     """
+    if network.config.backbone is not None:
+        raise HnxError(
+            f"Pretrained weights cannot be put into the backbone {network.config.backbone}",
+            why="only the EfficientNet encoders of the compound coefficients take a file",
+            fix="leave the file or -bb out",
+            code=ExitCode.USAGE,
+        )
     expected = network.encoder.state_dict()
     problems = []
     for name, tensor in expected.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from hybridnets.config import ModelConfig
 from hybridnets.errors import HnxError
 from hybridnets.network import HybridNets, create_model
-from hybridnets.training.initialise import initialise, read_encoder
+from hybridnets.training.initialise import initialise, load_encoder, read_encoder
 from tests import parity
 
 
@@ -150,6 +151,14 @@ def test_another_variant_is_refused_and_the_right_one_named(variant: int) -> Non
     with pytest.raises(HnxError) as caught:
         initialise(_network(), 5, encoder=encoder)
     assert "EfficientNet-B3" in caught.value.fix
+
+
+def test_a_timm_backbone_takes_no_file() -> None:
+    network = _network(0)
+    network.config = replace(network.config, backbone="repvgg_b0")
+    with pytest.raises(HnxError) as caught:
+        load_encoder(network, {})
+    assert "repvgg_b0" in caught.value.what
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
