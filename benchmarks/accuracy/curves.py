@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.accuracy.detection import RECALLS, rank
 from benchmarks.accuracy.names import safe_name
 from hybridnets.errors import printable
 from hybridnets.files import write_bytes
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 
     from benchmarks.accuracy.records import ImageRecord
 
-__all__ = ["ClassCurve", "CurveFiles", "Ranking", "write_curves"]
+__all__ = ["ClassCurve", "CurveFiles", "class_curves", "write_curves"]
 
 # IoU and its place among the ten thresholds 0.50, 0.55 ... 0.95
 SHOWN_IOUS = {0.5: 0, 0.75: 5}
-RECALLS = np.linspace(0, 1, 101)
 CONFIDENCES = np.linspace(0, 1, 201)
+_GRID = CONFIDENCES.astype(np.float32)  # scores are float32, and so the postprocessing compares them
 # Okabe-Ito without its yellow, which cannot be read on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 NO_MATPLOTLIB = 'no pictures of the curves: matplotlib is not installed (pip install "hnx[eval]")'
@@ -43,25 +44,34 @@ class ClassCurve:
     """One class of one row at one IoU threshold.
 
     Attributes:
-        labels: boxes in the labels.
-        scores: float32 (n,), best first.
-        found: int64 (n,): true positives among the best 1, 2, ... n predictions.
+        labels, predictions: boxes in all images.
+        ranks: int64 (m,): place of each true positive among the predictions, best score first, counted from 1.
+        above, found: int64 (201,): predictions, and true positives among them, scored strictly above each of
+            `CONFIDENCES`.
     """
 
     labels: int
-    scores: NDArray[np.float32]
+    predictions: int
+    ranks: NDArray[np.int64]
+    above: NDArray[np.int64]
     found: NDArray[np.int64]
 
     @property
     def envelope(self) -> NDArray[np.float64]:
-        """(101,) precision at the recalls 0, 0.01 ... 1: the best of any recall at or beyond."""
-        if not self.labels or not len(self.found) or not self.found[-1]:
+        """(101,) precision at the recalls 0, 0.01 ... 1: the best of any recall at or beyond.
+
+        Behind the last true positive it falls straight from the precision of all predictions to 0 at recall 1.
+        """
+        true = np.arange(1, len(self.ranks) + 1)
+        if not len(true):
             return np.zeros(len(RECALLS))
-        recall = self.found / self.labels
-        precision = self.found / np.arange(1, len(self.found) + 1)
-        edge = np.concatenate([[1.0], precision, [0.0]])
-        highest = np.maximum.accumulate(edge[::-1])[::-1]
-        return np.interp(RECALLS, np.concatenate([[0.0], recall, [1.0]]), highest)
+        recall = true / self.labels
+        highest = np.maximum.accumulate((true / self.ranks)[::-1])[::-1]
+        heights = np.append(highest, 0.0)[np.searchsorted(recall, RECALLS, side="right")]
+        if recall[-1] < 1:
+            behind = recall[-1] <= RECALLS
+            heights[behind] = len(true) / self.predictions * (1 - RECALLS[behind]) / (1 - recall[-1])
+        return heights
 
     @property
     def area(self) -> float:
@@ -69,15 +79,17 @@ class ClassCurve:
         heights = self.envelope
         return float(((heights[1:] + heights[:-1]) / 2 * np.diff(RECALLS)).sum())
 
-    def at(self, confidences: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        """Precision, recall and F1 of the boxes scored strictly above each confidence.
+    def at_confidences(self) -> tuple[NDArray[np.float64], ...]:
+        """Precision, recall and F1 at each of `CONFIDENCES`.
 
         NaN where there is nothing to divide by: precision without boxes, recall without labels, F1 without both.
         """
-        count = np.searchsorted(-self.scores.astype(np.float64), -confidences, side="left")
-        found = np.concatenate([[0], self.found])[count].astype(np.float64)
-        labels = np.full(len(confidences), self.labels)
-        return _ratio(found, count), _ratio(found, labels), _ratio(2 * found, count + labels)
+        labels = np.full(len(self.above), self.labels)
+        return (
+            _ratio(self.found, self.above),
+            _ratio(self.found, labels),
+            _ratio(2 * self.found, self.above + labels),
+        )
 
 
 @dataclass(frozen=True)
@@ -95,39 +107,41 @@ class CurveFiles:
     note: str = ""
 
 
-def _ratio(part: NDArray[np.float64], whole: NDArray[Any]) -> NDArray[np.float64]:
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
-class Ranking:
-    """All predictions of one row, best first; sorted once for all classes and thresholds.
+def class_curves(records: Sequence[ImageRecord], number: int) -> dict[float, ClassCurve]:
+    """Curves of one class for each of `SHOWN_IOUS`.
 
-    Equal scores are ranked by the name of the image, so that the order of the records changes nothing.
+    Image by image, because a run under the paper protocol may hold 30 million predictions.
+
+    Args:
+        records: in the order of their names, which decides between equal scores.
+        number: of the class.
     """
-
-    def __init__(self, records: Iterable[ImageRecord]) -> None:
-        ordered = sorted(records, key=lambda record: record.name)
-        scores = np.concatenate([np.zeros(0, np.float32), *(record.scores for record in ordered)])
-        best_first = np.argsort(-scores, kind="stable")
-        self._scores = scores[best_first]
-        self._classes = _joined([record.classes for record in ordered])[best_first]
-        self._hits = _joined([record.hits for record in ordered])[best_first]
-        self._labels = _joined([record.labels for record in ordered])
-
-    def curve(self, number: int, threshold: int) -> ClassCurve:
-        """One class.
-
-        Args:
-            number: of the class.
-            threshold: index of the IoU threshold, 0 is 0.50 and 9 is 0.95.
-        """
-        mine = self._classes == number
-        found = np.cumsum(self._hits[mine] > threshold, dtype=np.int64)
-        return ClassCurve(int((self._labels == number).sum()), self._scores[mine], found)
-
-
-def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate(arrays) if arrays else np.zeros(0, np.uint8)
+    ranking = rank(records, number)
+    once = np.ones((1, len(records)), np.int64)
+    ranks = ranking.misses_before(once)[0] + np.arange(1, len(ranking.hits) + 1)
+    counts = np.zeros((1 + len(SHOWN_IOUS), len(CONFIDENCES) + 1), np.int64)
+    for record in records:
+        mine = record.classes == number
+        # scores lie between grid points: how many of these are below?
+        passed = np.searchsorted(_GRID, record.scores[mine], side="left")
+        hits = record.hits[mine]
+        for row, kept in enumerate((slice(None), *(hits > index for index in SHOWN_IOUS.values()))):
+            counts[row] += np.bincount(passed[kept], minlength=counts.shape[1])
+    above = counts[:, :0:-1].cumsum(axis=1)[:, ::-1]
+    return {
+        iou: ClassCurve(
+            labels=int(ranking.labels.sum()),
+            predictions=int(ranking.predictions.sum()),
+            ranks=ranks[ranking.hits > index],
+            above=above[0],
+            found=above[row],
+        )
+        for row, (iou, index) in enumerate(SHOWN_IOUS.items(), start=1)
+    }
 
 
 def write_curves(
@@ -147,22 +161,19 @@ def write_curves(
     pictures: list[Path] = []
     tables: list[Path] = []
     drawable = _has_matplotlib()
-    confidences = CONFIDENCES[conf <= CONFIDENCES]
-    rankings = {row: Ranking(records) for row, records in rows.items()}
+    kept = conf <= CONFIDENCES
+    ordered = {row: sorted(records, key=lambda record: record.name) for row, records in rows.items()}
     for number, name in enumerate(classes):
-        curves = {
-            row: {iou: ranking.curve(number, index) for iou, index in SHOWN_IOUS.items()}
-            for row, ranking in rankings.items()
-        }
+        curves = {row: class_curves(records, number) for row, records in ordered.items()}
         for kind, text in (
             ("precision_recall", _recall_table(curves)),
-            ("confidence", _confidence_table(curves, confidences)),
+            ("confidence", _confidence_table(curves, kept)),
         ):
             tables.append(names(f"{kind}_{safe_name(name)}", ".csv"))
             write_bytes(tables[-1], text.encode("utf-8", "backslashreplace"))
         if drawable:
             pictures.append(names(f"curve_{safe_name(name)}", ".png"))
-            write_bytes(pictures[-1], _draw(name, curves, confidences))
+            write_bytes(pictures[-1], _draw(name, curves, kept))
     return CurveFiles(tuple(pictures), tuple(tables), "" if drawable or not classes else NO_MATPLOTLIB)
 
 
@@ -193,14 +204,16 @@ def _recall_table(curves: Curves) -> str:
     )
 
 
-def _confidence_table(curves: Curves, confidences: NDArray[np.float64]) -> str:
+def _confidence_table(curves: Curves, kept: NDArray[np.bool_]) -> str:
     return _table(
         ("row", "iou", "confidence", "precision", "recall", "F1"),
         (
             (row, f"{iou:.2f}", f"{confidence:.3f}", *map(_cell, values))
             for row, by_iou in curves.items()
             for iou, curve in by_iou.items()
-            for confidence, *values in zip(confidences, *curve.at(confidences), strict=True)
+            for confidence, *values in zip(
+                CONFIDENCES[kept], *(part[kept] for part in curve.at_confidences()), strict=True
+            )
         ),
     )
 
@@ -222,7 +235,7 @@ def _plain(text: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
-def _draw(name: str, curves: Curves, confidences: NDArray[np.float64]) -> bytes:
+def _draw(name: str, curves: Curves, kept: NDArray[np.bool_]) -> bytes:
     """PNG of four plots and a legend, all rows in each."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -233,7 +246,7 @@ def _draw(name: str, curves: Curves, confidences: NDArray[np.float64]) -> bytes:
     canvas = FigureCanvasAgg(figure)
     grid = figure.add_gridspec(3, 2, height_ratios=(4, 4, legend))
     axes = [figure.add_subplot(grid[place // 2, place % 2]) for place in range(4)]
-    handles, words = _lines(axes, curves, confidences)
+    handles, words = _lines(axes, curves, kept)
     labels = next((by_iou[0.5].labels for by_iou in curves.values()), 0)
     figure.suptitle(_plain(f"{name}: {labels} labels") + ("" if labels else " - nothing to be found"), fontsize=14)
     below = figure.add_subplot(grid[2, :])
@@ -247,10 +260,11 @@ def _draw(name: str, curves: Curves, confidences: NDArray[np.float64]) -> bytes:
     return stream.getvalue()
 
 
-def _lines(axes: Sequence[Axes], curves: Curves, confidences: NDArray[np.float64]) -> tuple[list[Any], list[str]]:
+def _lines(axes: Sequence[Axes], curves: Curves, kept: NDArray[np.bool_]) -> tuple[list[Any], list[str]]:
     """Draw every row; handles and words of the legend."""
     ranked, f1, precision, recall = axes
     handles, words = [], []
+    confidences = CONFIDENCES[kept]
     longest = max((len(_plain(row)) for row in curves), default=0)
     for place, (row, by_iou) in enumerate(curves.items()):
         colour = COLOURS[place % len(COLOURS)]
@@ -261,7 +275,7 @@ def _lines(axes: Sequence[Axes], curves: Curves, confidences: NDArray[np.float64
             (handle,) = ranked.plot(RECALLS, curve.envelope, color=colour, lw=width, ls=style)
             if iou == 0.5:
                 handles.append(handle)
-        values = by_iou[0.5].at(confidences)
+        values = [part[kept] for part in by_iou[0.5].at_confidences()]
         for plot, value in zip((precision, recall, f1), values, strict=True):
             plot.plot(confidences, value, color=colour, lw=width)
         areas = "  ".join(f"AP{round(iou * 100)} {curve.area:.3f}" for iou, curve in by_iou.items())

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.choose import WORKING_CONF
+from benchmarks.accuracy.matching import THRESHOLDS, overlaps
 from hybridnets.dataset import Sample
 from hybridnets.postprocess import Detections, Prediction, upsample_mask
 
 __all__ = ["Packed", "Truth", "match", "pack", "truth"]
-
-MATCH_IOU = 0.5
 
 
 @dataclass(frozen=True)
@@ -89,13 +88,15 @@ def match(label: Truth, found: Detections) -> NDArray[np.int64]:
     several predictions of one label, the one with the best score keeps it.
     """
     result = np.full(len(found), -1, np.int64)
-    taken: set[int] = set()
-    for row, (box, kind) in enumerate(zip(found.boxes.astype(np.float64), found.classes, strict=True)):
-        overlap = np.where(label.classes == kind, _iou(box, label.boxes), 0.0)
-        best = int(overlap.argmax()) if len(overlap) else -1
-        if best >= 0 and overlap[best] >= MATCH_IOU and best not in taken:
-            result[row] = best
-            taken.add(best)
+    if not len(label.boxes) or not len(found):
+        return result
+    iou = overlaps(label.boxes, found.boxes).astype(np.float32)
+    iou[label.classes[:, None] != found.classes] = 0
+    best = iou.max(axis=0)
+    rows = np.flatnonzero(best >= THRESHOLDS[0])
+    chosen = len(label.boxes) - 1 - iou[::-1, rows].argmax(axis=0)  # of equals the later, as `count_hits` does it
+    _, first = np.unique(chosen, return_index=True)
+    result[rows[first]] = chosen[first]
     return result
 
 
@@ -107,11 +108,3 @@ def _index(segmentation: NDArray[np.uint8]) -> NDArray[np.uint8]:
     for number, mask in enumerate(segmentation, start=1):
         index[mask > 0] = number
     return index
-
-
-def _iou(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) IoU of one box with many."""
-    size = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None)
-    inter = size.prod(axis=1)
-    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)

@@ -8,23 +8,24 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from benchmarks.accuracy import curves
-from benchmarks.accuracy.curves import ClassCurve, Ranking, write_curves
+from benchmarks.accuracy.curves import CONFIDENCES, class_curves, write_curves
+from benchmarks.accuracy.metrics import Accumulator
+from benchmarks.accuracy.protocols import Heads
+from benchmarks.accuracy.records import ImageRecord
 from hybridnets.errors import HnxError
 
 
 def record(
     name: str, labels: Sequence[int], scores: Sequence[float], hits: Sequence[int], classes: Sequence[int] | None = None
-) -> Any:
-    """What the curves read of an ImageRecord."""
-    return SimpleNamespace(
+) -> ImageRecord:
+    """A record with the parts that the curves read."""
+    return ImageRecord(
         name=name,
         labels=np.array(labels, np.uint8),
         scores=np.array(scores, np.float32),
@@ -33,7 +34,7 @@ def record(
     )
 
 
-def drawn_lots(seed: int, images: int = 40, classes: int = 2) -> list[Any]:
+def drawn_lots(seed: int, images: int = 40, classes: int = 2) -> list[ImageRecord]:
     """Random records; a fifth of the labels is never found."""
     random = np.random.default_rng(seed)
     records = []
@@ -51,62 +52,86 @@ def drawn_lots(seed: int, images: int = 40, classes: int = 2) -> list[Any]:
 
 
 def test_area_by_hand() -> None:
-    # hit, miss, hit of three labels: precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3
-    curve = Ranking([record("a", [0, 0, 0], [0.9, 0.8, 0.7], [1, 0, 10])]).curve(0, 0)
-    assert curve.found.tolist() == [1, 1, 2]
+    # hit, miss, hit of three labels: precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3; then a miss: 2/4
+    curve = class_curves([record("a", [0, 0, 0], [0.9, 0.8, 0.7, 0.6], [1, 0, 10, 0])], 0)[0.5]
+    assert (curve.labels, curve.predictions, curve.ranks.tolist()) == (3, 4, [1, 3])
     envelope = curve.envelope
     assert envelope[[0, 20, 33]] == pytest.approx(1.0)
-    # between the recalls 1/3 and 2/3 the envelope stays at 2/3, beyond them it falls straight to 0 at recall 1
+    # between the recalls 1/3 and 2/3 the envelope stays at 2/3, beyond them it falls from 2/4 to 0 at recall 1
     assert envelope[[40, 60, 66]] == pytest.approx(2 / 3)
-    assert envelope[80] == pytest.approx(2 / 3 * (1 - 0.8) / (1 / 3))
+    assert envelope[80] == pytest.approx(1 / 2 * (1 - 0.8) / (1 / 3))
     assert envelope[100] == 0
-    exact = 1 / 3 * 1 + 1 / 3 * 2 / 3 + 1 / 3 * 2 / 3 / 2
+    exact = 1 / 3 * 1 + 1 / 3 * 2 / 3 + 1 / 3 * 1 / 2 / 2
     assert curve.area == pytest.approx(exact, abs=0.005)
 
 
 def test_a_higher_threshold_counts_fewer_hits() -> None:
-    records = [record("a", [0, 0], [0.9, 0.8], [5, 6])]
-    assert Ranking(records).curve(0, 0).found.tolist() == [1, 2]
-    assert Ranking(records).curve(0, 5).found.tolist() == [0, 1]
-    assert Ranking(records).curve(0, 9).found.tolist() == [0, 0]
+    curves_of = class_curves([record("a", [0, 0], [0.9, 0.8], [5, 6])], 0)
+    assert {iou: curve.ranks.tolist() for iou, curve in curves_of.items()} == {0.5: [1, 2], 0.75: [2]}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_area_is_the_ap_of_the_report(seed: int) -> None:
+    accumulator = Accumulator(Heads(classes=("car", "truck")))
+    for seen in drawn_lots(seed):
+        accumulator.add(seen)
+    figures = accumulator.metrics(coco=False).classes
+    for number, name in enumerate(("car", "truck")):
+        found = class_curves(list(accumulator), number)
+        expected = figures[name].ap
+        assert expected is not None
+        assert (found[0.5].area, found[0.75].area) == pytest.approx((expected[0], expected[5]), rel=1e-12)
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_values_at_a_confidence_equal_plain_counting(number: int) -> None:
+@pytest.mark.parametrize("iou", [0.5, 0.75])
+def test_values_at_a_confidence_equal_plain_counting(number: int, iou: float) -> None:
     records = drawn_lots(1)
-    curve = Ranking(records).curve(number, 5)
-    confidences = np.array([0.0, 0.1, 0.33, 0.5, 0.75, 0.9])
-    precision, recall, f1 = curve.at(confidences)
-    for place, confidence in enumerate(confidences):
+    values = class_curves(records, number)[iou].at_confidences()
+    least = {0.5: 1, 0.75: 6}[iou]
+    for place in range(0, len(CONFIDENCES), 7):
+        confidence = np.float32(CONFIDENCES[place])
         true = false = labels = 0
         for seen in records:
             labels += int((seen.labels == number).sum())
-            for score, kind, hits in zip(seen.scores.tolist(), seen.classes, seen.hits, strict=True):
+            for score, kind, hits in zip(seen.scores, seen.classes, seen.hits, strict=True):
                 if kind == number and score > confidence:
-                    true, false = true + (hits > 5), false + (hits <= 5)
-        assert precision[place] == pytest.approx(true / (true + false))
-        assert recall[place] == pytest.approx(true / labels)
-        assert f1[place] == pytest.approx(2 * true / (true + false + labels))
+                    true, false = true + (hits >= least), false + (hits < least)
+        expected = (
+            true / (true + false) if true + false else np.nan,
+            true / labels,
+            2 * true / (true + false + labels),
+        )
+        assert [part[place] for part in values] == pytest.approx(expected, nan_ok=True)
 
 
-def test_the_order_of_the_records_changes_nothing() -> None:
+def test_scores_on_a_grid_point_are_not_above_it() -> None:
+    curve = class_curves([record("a", [0, 0], [1.0, 0.25, 0.0], [1, 1, 0])], 0)[0.5]
+    precision, recall, _ = curve.at_confidences()
+    assert curve.above[[0, 49, 50, 199, 200]].tolist() == [2, 2, 1, 1, 0]
+    assert recall[[0, 49, 50, 200]].tolist() == [1.0, 1.0, 0.5, 0.0]
+    assert np.isnan(precision[200])
+
+
+def test_the_order_of_the_records_changes_no_byte(tmp_path: Path) -> None:
     records = drawn_lots(2)
-    first, second = (Ranking(rows).curve(0, 0) for rows in (records, records[::-1]))
-    assert np.array_equal(first.found, second.found)
-    assert first.area == second.area
+    for folder, rows in (("a", records), ("b", records[::-1])):
+        write_curves(tmp_path / folder, {"row": rows}, ("car", "truck"))
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
 def test_empty_cases_have_no_values() -> None:
-    nothing = Ranking([]).curve(0, 0)
-    assert (nothing.labels, nothing.area) == (0, 0.0)
-    assert all(np.isnan(values).all() for values in nothing.at(np.array([0.0, 0.5])))
-    unlabelled = Ranking([record("a", [], [0.9], [0])]).curve(0, 0)
-    precision, recall, f1 = unlabelled.at(np.array([0.5, 0.95]))
-    assert precision.tolist()[0] == 0
-    assert np.isnan([precision[1], *recall, f1[1]]).all()
-    silent = Ranking([record("a", [0], [], [])]).curve(0, 0)
+    nothing = class_curves([], 0)[0.5]
+    assert (nothing.labels, nothing.predictions, nothing.area) == (0, 0, 0.0)
+    assert all(np.isnan(values).all() for values in nothing.at_confidences())
+    unlabelled = class_curves([record("a", [], [0.9], [0])], 0)[0.5]
+    precision, recall, f1 = unlabelled.at_confidences()
+    assert precision[0] == f1[0] == 0
+    assert np.isnan([precision[-1], *recall, f1[-1]]).all()
+    silent = class_curves([record("a", [0], [], [])], 0)[0.5]
     assert silent.area == 0
-    assert silent.at(np.array([0.5]))[1].tolist() == [0]
+    assert (silent.at_confidences()[1] == 0).all()
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -129,7 +154,7 @@ def test_files_hold_every_row_and_class(tmp_path: Path) -> None:
     table = read(tmp_path / "precision_recall_truck.csv")
     assert len(table) == 2 * 2 * 101
     mine = [line for line in table if line["row"] == "openvino:int8" and line["iou"] == "0.75"]
-    expected = Ranking(rows["openvino:int8"]).curve(1, 5)
+    expected = class_curves(rows["openvino:int8"], 1)[0.75]
     assert [float(line["precision"]) for line in mine] == pytest.approx(expected.envelope, abs=1e-5)
     against = read(tmp_path / "confidence_car.csv")
     assert {line["row"] for line in against} == set(rows)
@@ -186,10 +211,3 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(HnxError, match="disk is full"):
         write_curves(tmp_path, {"a": drawn_lots(7, 3)}, ("car",))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_curve_knows_nothing_of_scores_it_was_not_given() -> None:
-    curve = ClassCurve(2, np.array([0.5], np.float32), np.array([1]))
-    precision, recall, _ = curve.at(np.array([0.5, 0.499]))
-    assert np.isnan(precision[0])
-    assert recall.tolist() == [0.0, 0.5]

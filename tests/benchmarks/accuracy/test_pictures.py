@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,6 +19,7 @@ from benchmarks.accuracy.choose import FrameFigures, choose, frame_figures
 from benchmarks.accuracy.names import safe_name
 from benchmarks.accuracy.panels import FALSE, PANEL_WIDTH, label_panel, prediction_panel
 from benchmarks.accuracy.pictures import PictureRow, check_folder, write_pictures
+from benchmarks.accuracy.records import ImageRecord
 from benchmarks.accuracy.sheet import Panel, sheet
 from benchmarks.accuracy.shown import Truth, match, pack, truth
 from hybridnets.dataset import Sample
@@ -27,6 +27,7 @@ from hybridnets.draw import seg_colour
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.postprocess import Detections, Prediction
 from hybridnets.preprocess import Letterbox
+from tests.benchmarks.accuracy.simulated import record_of, scene
 
 SEG = ("road", "lane")
 GREY = 100
@@ -38,10 +39,11 @@ def record(
     scores: Sequence[float] = (),
     hits: Sequence[int] = (),
     seg: Sequence[Sequence[int]] = ((8, 1, 1, 0), (1, 0, 0, 9), (1, 0, 0, 9)),
-) -> Any:
-    """What the pictures read of an ImageRecord."""
-    return SimpleNamespace(
+) -> ImageRecord:
+    """A record with the parts that the pictures read."""
+    return ImageRecord(
         name=name,
+        input_sha256="",
         labels=np.array(labels, np.uint8),
         scores=np.array(scores, np.float32),
         classes=np.zeros(len(scores), np.uint8),
@@ -139,6 +141,17 @@ def test_match_gives_a_label_to_the_most_confident_of_its_boxes() -> None:
     assert match(truths, found).tolist() == [0, -1, -1, -1]
     assert match(label(), found).tolist() == [-1] * 4
     assert match(truths, Detections.empty()).tolist() == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_match_finds_what_the_scorer_counts(seed: int) -> None:
+    made = scene(np.random.default_rng(seed), classes=2, ties=seed % 2 == 0)
+    truths = Truth(grey(), made.labels.astype(np.float64), made.number, None)
+    counted = record_of("a", made, classes=2)
+    assert np.array_equal(match(truths, made.found) >= 0, counted.hits > 0)
+    # what lies below a confidence takes no label from what lies above it
+    kept = pack(prediction(made.found)).detections
+    assert np.array_equal(match(truths, kept) >= 0, counted.hits[counted.scores > 0.25] > 0)
 
 
 @pytest.mark.parametrize("mode", ["multiclass", "binary", "multilabel"])
