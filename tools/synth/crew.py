@@ -131,7 +131,7 @@ def _death(member: _Member) -> HnxError:
             how = signal.Signals(-code).name
     return HnxError(
         "A worker process ended before its work was done",
-        why=f"{how}; SIGKILL is often the system running out of memory, a worker takes about 250 MB",
+        why=f"{how}; SIGKILL is often the system running out of memory, a worker takes about 300 MB",
         fix="run the same command again, it goes on where it stopped; use fewer --workers",
         code=ExitCode.FAILED,
     )

@@ -20,9 +20,10 @@ _COARSE = 4  # the sky is soft: a sixteenth of the pixels is enough
 
 
 def draw_sky(random: Random, canvas: Canvas, view: View, shared: Bank) -> None:
-    """Fill the frame with sky, down to its lower edge."""
+    """Fill the upper 68 % of the frame with sky: the ground begins at 62 % at the latest, roll included."""
     look = view.look
-    sink, right = view.camera.slopes(0, canvas.rows, _COARSE)
+    rows = round(0.68 * canvas.rows)
+    sink, right = view.camera.slopes(0, rows, _COARSE)
     sink, right = sink[::_COARSE], right[::_COARSE]
     rise = -sink
     up = np.clip(rise / 0.55, 0, 1)[..., None]
@@ -52,7 +53,7 @@ def draw_sky(random: Random, canvas: Canvas, view: View, shared: Bank) -> None:
     low = np.clip(1 - rise / 0.06, 0, 1)[..., None] * 0.6
     sky = sky + (look.haze - sky) * low
     small = np.clip(sky, 0, 255).astype(np.uint8)
-    canvas.frame[:] = cv2.resize(small, (canvas.columns, canvas.rows), interpolation=cv2.INTER_LINEAR)
+    canvas.frame[:rows] = cv2.resize(small, (canvas.columns, rows), interpolation=cv2.INTER_LINEAR)
     canvas.ids[:] = SKY
 
 

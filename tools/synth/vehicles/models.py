@@ -74,26 +74,24 @@ def build(
         tails, heads: lamps on the left; the right ones mirror them.
         extra: more meshes for the two finer levels (mirrors).
     """
-    meshes = []
+    meshes, width = [], 0.0
     for body in bodies:
         levels = []
         for number, (step, across, down) in enumerate(LEVELS):
             mesh = loft(body.shell, step, across, down, body.strip_at, body.side_at, PER_METRE)
             mesh = Mesh(mesh.corners + np.array([body.centre, 0, 0], np.float32), mesh.normals, mesh.texture)
+            width = max(width, float(mesh.corners[..., 1].max()) * 2)  # without mirrors
             if extra and body is bodies[0] and number < 2:
                 mesh = join([mesh, *extra])
             levels.append(mesh)
         meshes.append(tuple(levels))
     points = np.concatenate([level[0].corners.reshape(-1, 3) for level in meshes])
-    width = float(points[:, 1].max() * 2)
     place, size = wheel
     rubber = (place[0] + 0.9 * size, place[1])
     under, faces = [], []
     for x in axles:
         for side in (-1.0, 1.0):
-            half = float(
-                np.median([body.shell.half_width(np.float32(x - body.centre), np.float32(0.5)) for body in bodies])
-            )
+            half = max(_half(body, x) for body in bodies)
             y = side * (half - tyre / 2 + 0.01)
             under.append(tread((x, y, radius), radius, tyre, rubber))
             faces.append(disc((x, y + side * tyre / 2, radius), radius, side, place, size))
@@ -107,6 +105,13 @@ def build(
     return Vehicle(
         kind, length, width, height, tuple(meshes), join(under), join(faces), atlas, both(tails), both(heads), floor
     )
+
+
+def _half(body: Body, x: float) -> float:
+    """Half its width at hub height, at the vehicle's x or at its nearest end."""
+    reach = 0.45 * body.shell.length
+    inside = min(max(x - body.centre, -reach), reach)
+    return float(body.shell.half_width(np.float32(inside), np.float32(0.5)))
 
 
 def make_vehicles(random: Random) -> dict[str, tuple[Vehicle, ...]]:

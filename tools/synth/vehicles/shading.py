@@ -202,8 +202,14 @@ def _interpolate(parts: list[_Faces], points: Float, face: NDArray[np.int32], x:
     middle = points.mean(axis=1)
     constant = a.mean(axis=1) - along_x * middle[:, 0:1] - along_y * middle[:, 1:2]
     values = constant[face] + along_x[face] * x[:, None] + along_y[face] * y[:, None]
-    low, high = a.min(axis=1), a.max(axis=1)
-    return np.clip(values, low[face], high[face])
+    # a face seen from the side has steep maps: stay within its part of the atlas
+    atlas = a[..., :2]
+    values[:, :2] = np.clip(values[:, :2], atlas.min(axis=1)[face], atlas.max(axis=1)[face])
+    return values
+
+
+def _dot(a: Float, b: Float) -> Float:
+    return np.asarray(np.einsum("ij,ij->i", a, b))
 
 
 def _shade(view: View, vehicle: Vehicle, paint: Paint, pose: Pose, values: Float, texture: NDArray[np.uint8]) -> Float:
@@ -213,12 +219,13 @@ def _shade(view: View, vehicle: Vehicle, paint: Paint, pose: Pose, values: Float
     material = vehicle.atlas[np.clip(row, 0, h - 1), np.clip(column, 0, w - 1)]
     material[column < 0] = Material.GAP
     normal = values[:, 2:5]
-    normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
+    normal = normal / np.sqrt(np.maximum(_dot(normal, normal), 1e-9))[:, None]
     position = values[:, 5:8]
     toward = np.array([0, view.camera.height, 0], np.float32) - position
-    toward /= np.linalg.norm(toward, axis=1, keepdims=True)
-    cosine = np.abs(np.sum(normal * toward, axis=1))
-    mirrored = 2 * np.sum(normal * toward, axis=1, keepdims=True) * normal - toward
+    toward /= np.sqrt(_dot(toward, toward))[:, None]
+    signed = _dot(normal, toward)
+    cosine = np.abs(signed)
+    mirrored = (2 * signed)[:, None] * normal - toward
 
     table = _albedos(paint, look.night)
     albedo = table[material]
@@ -241,18 +248,21 @@ def _shade(view: View, vehicle: Vehicle, paint: Paint, pose: Pose, values: Float
         light = light + (view.beam_at(s, d) * cosine * np.clip(1.4 - 0.5 * height, 0.35, 1))[:, None]
     mirror = _mirrored_world(view, mirrored)
     strength = _MIRRORS[material] * np.where(material == Material.PAINT, np.float32(paint.gloss), np.float32(1))
-    share = strength + (np.minimum(1.0, strength * 6) - strength) * (1 - cosine) ** 4
+    grazing = np.square(np.square(1 - cosine))
+    share = strength + (np.minimum(1.0, strength * 6) - strength) * grazing
     colour = albedo * light * (1 - 0.6 * share)[:, None] + mirror * share[:, None]
     if look.sun.any() and not view.shade:
-        glint = np.maximum(mirrored @ look.direction, 0) ** 90 * np.minimum(1, strength * 7)
+        glint = np.maximum(mirrored @ look.direction, 0)
+        for _ in range(6):  # to the power of 64
+            glint = np.square(glint)
+        glint *= np.minimum(1, strength * 7)
         colour += 230 * glint[:, None] * np.minimum(look.sun, 1.2)
     colour = look.through_air(colour, float(np.hypot(pose.world[0], pose.world[2])))
     glowing = _glowing(paint, look.lamps and paint.lamps, look.night)
-    lit = glowing[material]
-    shining = lit.any(axis=1)
+    shining = np.asarray(glowing.any(axis=1))[material]
     # reflectors and bulbs: not one flat colour, and white where it is brightest
-    level = 0.62 + 0.35 * cosine[shining] + 0.16 * np.sin(0.5 * values[shining, 0]) * np.sin(0.4 * values[shining, 1])
-    lamp = lit[shining] * level[:, None]
+    level = 0.62 + 0.35 * cosine[shining] + 0.16 * np.sin(0.13 * values[shining, 0]) * np.sin(0.17 * values[shining, 1])
+    lamp = glowing[material[shining]] * level[:, None]
     colour[shining] = np.maximum(colour[shining], lamp + 150 * np.clip(level - 0.98, 0, 1)[:, None])
     return colour
 
@@ -302,10 +312,8 @@ def _mirrored_world(view: View, direction: Float) -> Float:
     rise = direction[:, 1]
     around = np.arctan2(direction[:, 0], direction[:, 2])
     p = view.phase
-    line = (
-        0.12 + 0.10 * np.sin(3 * around + p[0]) + 0.06 * np.sin(8 * around + p[1]) + 0.03 * np.sin(21 * around + p[2])
-    )
-    sky = look.horizon + (look.zenith - look.horizon) * np.clip(rise, 0, 1)[:, None] ** 0.6
+    line = 0.12 + 0.10 * np.sin(3 * around + p[0]) + 0.07 * np.sin(9 * around + p[1])
+    sky = look.horizon + (look.zenith - look.horizon) * np.sqrt(np.clip(rise, 0, 1))[:, None]
     things = look.ambient * 62.0 + view.street * 34.0
     ground = look.ground * 72.0 + view.street * 18.0
     if view.street.any():  # street lamps passing over the bodywork
