@@ -25,7 +25,7 @@ from hybridnets.training.freeze import freeze
 from hybridnets.training.losses import HybridLoss
 from hybridnets.training.schedule import Schedule
 from hybridnets.training.start import starting_network
-from hybridnets.training.step import Criterion, Normaliser, TrainStep, amp_dtype, make_optimizer
+from hybridnets.training.step import Criterion, Float32Sigmoid, Normaliser, TrainStep, amp_dtype, make_optimizer
 from hybridnets.training.validation import Scorer, Validator
 
 __all__ = ["Parts", "build_parts", "make_criterion", "warmup_steps"]
@@ -157,6 +157,8 @@ def build_parts(
     network = starting_network(config, note)
     if config.sync_bn and world.size > 1:
         synchronise_batch_norms(network, device)
+    if dtype is not None:
+        network.classifier.final = Float32Sigmoid()
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     network = network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
     freeze(network, backbone=config.freeze_backbone, det=config.freeze_det, seg=config.freeze_seg)

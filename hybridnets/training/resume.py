@@ -43,7 +43,10 @@ LOCK = ".lock"
 FORMAT = 1
 # hybridnets-d{coefficient}_{epoch}_{step}.pth, as upstream writes them; its `_best` files do not match
 _STEP_FILE = re.compile(r"hybridnets-d\d+_(\d+)_(\d+)\.pth")
-_NEEDED = ("format", "step", "model", "train_model", "optimizer", "history")
+_NEEDED = (
+    *("format", "step", "steps_per_epoch", "digest", "history", "anchors"),
+    *("model", "train_model", "ema_updates", "optimizer", "schedule", "scaler"),
+)
 
 
 @dataclass(frozen=True)

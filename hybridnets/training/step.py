@@ -22,6 +22,7 @@ from hybridnets.training.distributed import World
 
 __all__ = [
     "Criterion",
+    "Float32Sigmoid",
     "Normaliser",
     "StepResult",
     "TrainStep",
@@ -56,6 +57,14 @@ class Normaliser(nn.Module):
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         x = images.permute(0, 3, 1, 2).to(self.scale.dtype, memory_format=layout)
         return torch.addcmul(self.shift, x, self.scale)
+
+
+class Float32Sigmoid(nn.Module):
+    """The sigmoid of the scores in float32: in bf16 everything above 0.996 would round to 1 and lose its gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape and type -> float32 in [0, 1]."""
+        return x.float().sigmoid()
 
 
 def amp_dtype(amp: Amp, device: torch.device) -> torch.dtype | None:

@@ -12,14 +12,17 @@ from typing import Any
 
 import torch
 
+from hybridnets.anchors import AnchorRule
 from hybridnets.dataset import Split, open_split
 from hybridnets.errors import HnxError
 from hybridnets.training import resume
+from hybridnets.training.autoanchor import AnchorFit, fit_anchors, label_sizes
 from hybridnets.training.config import TrainConfig
 from hybridnets.training.data import Batch, BatchPlan, training_batches
 from hybridnets.training.distributed import World, average_buffers, joined
 from hybridnets.training.events import Listener, Silent, StepEvent, ValidationEvent
 from hybridnets.training.log import CsvLog, TensorBoard, open_tensorboard
+from hybridnets.training.memory import keep_freed_memory
 from hybridnets.training.meter import Meter
 from hybridnets.training.parts import Parts, build_parts
 from hybridnets.training.report import draw_curves, write_report
@@ -98,12 +101,15 @@ def train(
     heard: Listener = listener or Silent()
     with joined(config.device) as world, contextlib.ExitStack() as stack:
         project = config.project.dataset
+        if world.device.type == "cpu":
+            keep_freed_memory()
         train_split = open_split(config.project, config.data, project.train_set)
         val_split = open_split(config.project, config.data, project.test_set)
         if config.limit is not None:
             train_split, val_split = (replace(s, names=s.names[: config.limit]) for s in (train_split, val_split))
         _on_main(world, lambda: stack.enter_context(resume.folder_lock(config.folder)))
         content = world.broadcast(_on_main(world, lambda: _starting_point(config)))
+        config = _with_anchors(config, world, train_split, content, heard.note)
         request = stack.enter_context(
             listening(lambda: heard.note("stopping after this step; once more to stop at once"))
         )
@@ -140,6 +146,40 @@ def _starting_point(config: TrainConfig) -> dict[str, Any] | None:
             fix="go on with it (-w last), choose another folder (-o), or give --overwrite",
         )
     return None
+
+
+def _with_anchors(
+    config: TrainConfig,
+    world: World,
+    split: Split,
+    content: Mapping[str, Any] | None,
+    note: Callable[[str], None],
+) -> TrainConfig:
+    """The configuration with fitted anchors where they are asked for; a resumed run keeps those it began with."""
+    if content is not None:
+        found = content["anchors"]
+        rule = AnchorRule(
+            tuple(float(v) for v in found["scales"]),
+            tuple((float(w), float(h)) for w, h in found["ratios"]),
+            float(found["anchor_scale"]),
+        )
+    elif config.autoanchor:
+
+        def fitted() -> AnchorFit:
+            sizes = label_sizes(split, config.target, seed=config.seed)
+            return fit_anchors(sizes, config.project.anchors, seed=config.seed)
+
+        fit: AnchorFit = world.broadcast(_on_main(world, fitted))
+        rule = fit.rule
+        if world.is_main:
+            note(
+                f"anchors fitted to {fit.boxes} boxes: an anchor for {fit.after.recall:.1%} of them "
+                f"({fit.before.recall:.1%} before); scales {rule.scales}, ratios {rule.ratios}: write them to the "
+                "project file to use weights without the metadata of best.safetensors"
+            )
+    else:
+        return config
+    return replace(config, project=replace(config.project, anchors=rule))
 
 
 def _plan(config: TrainConfig, world: World, count: int, start: int = 0) -> BatchPlan:
@@ -198,10 +238,15 @@ class _Run:
             self._note("the training data or the classes have changed since this run began")
         self.parts.load_state(content)
 
+    def _identity(self) -> dict[str, Any]:
+        """What tells readers of a checkpoint which network it is, where its tensors do not."""
+        model = self.config.model_config
+        known = {"compound_coef": model.compound_coef, "seg_mode": model.seg_mode, "activation": model.activation}
+        return known if model.backbone is None else {**known, "backbone": model.backbone}
+
     def _content(self) -> dict[str, Any]:
         """Everything that `_restore` needs, on the CPU."""
         config = self.config
-        model = config.model_config
         best = self.history.best[0]["fitness"] if self.history.best else 0.0
         self.history.seconds = time.monotonic() - self.started
         return {
@@ -209,9 +254,8 @@ class _Run:
             "epoch": self.step // self.steps_per_epoch,
             "step": self.step,
             "best_fitness": best,
-            "compound_coef": model.compound_coef,
-            "seg_mode": model.seg_mode,
-            "activation": model.activation,
+            **self._identity(),
+            "anchors": config.project.anchors.to_json(),
             "steps_per_epoch": self.steps_per_epoch,
             "digest": self.digest,
             "history": vars(self.history),
@@ -221,7 +265,17 @@ class _Run:
 
     def _save(self) -> None:
         average_buffers(self.world, self.parts.networks())
-        _on_main(self.world, lambda: resume.write_checkpoint(self.config.folder / resume.LAST, self._content()))
+        _on_main(self.world, self._write_last)
+
+    def _write_last(self) -> None:
+        path = self.config.folder / resume.LAST
+        try:
+            resume.write_checkpoint(path, self._content())
+        except HnxError as error:
+            if not path.exists():
+                raise
+            kept = f"the {resume.LAST} of before is whole: make room and go on with -w last"
+            raise HnxError(error.what, why=error.why, fix=kept, code=error.code) from error
 
     def _open_logs(self, *, resumed: bool) -> None:
         self.train_log: CsvLog | None = None
@@ -445,16 +499,13 @@ class _Run:
             resume.remove_files(config.folder, dropped)
 
     def _write_best(self, name: str, fitness: float, first: bool) -> None:
-        model = self.config.model_config
         resume.write_checkpoint(
             self.config.folder / name,
             {
                 "epoch": self.step // self.steps_per_epoch - 1,
                 "step": self.step,
                 "best_fitness": fitness,
-                "compound_coef": model.compound_coef,
-                "seg_mode": model.seg_mode,
-                "activation": model.activation,
+                **self._identity(),
                 "model": self.parts.measured_state(),
             },
         )
