@@ -17,7 +17,10 @@ COMMANDS: dict[str, str] = {
     "export": "Turn a checkpoint into a proved deployment bundle.",
     "infer": "Run a bundle on images, videos, cameras or streams.",
     "bench": "Measure latency per runtime and precision.",
+    "eval": "Measure the accuracy of all three tasks per runtime and precision.",
     "compare": "Hold the outputs of two runtimes or bundles against each other.",
+    "data": "Generate, check and convert labelled driving data.",
+    "train": "Train, fine-tune or go on training.",
     "doctor": "Say what can run on this machine, and how to get the rest.",
 }
 
