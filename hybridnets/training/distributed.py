@@ -70,6 +70,8 @@ class World:
 def joined(device: str | None = None) -> Iterator[World]:
     """The world that `torchrun` set up in the environment, or this process alone.
 
+    Within another one it is the same world, which the outer one ends: a group cannot be made twice in a process.
+
     Args:
         device: such as cuda, cuda:1 or cpu; None takes CUDA where there is one. Under torchrun each process takes
             the CUDA device of its local rank.
@@ -81,6 +83,9 @@ def joined(device: str | None = None) -> Iterator[World]:
     place = _device(device, int(os.environ.get("LOCAL_RANK", "0")), several=size > 1)
     if size == 1:
         yield World(device=place)
+        return
+    if dist.is_initialized():
+        yield World(rank, size, place)
         return
     try:
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_TIMEOUT)

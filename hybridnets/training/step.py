@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -214,13 +215,16 @@ class TrainStep:
         if compiled:
             network.compile()
         if world.size > 1:
-            # buffers stay where they are: DDP would copy rank 0's statistics over the others' in every step
-            forward = DistributedDataParallel(
-                network,
-                device_ids=[world.device] if world.device.type == "cuda" else None,
-                broadcast_buffers=False,
-                gradient_as_bucket_view=True,
-            )
+            with warnings.catch_warnings():
+                # the option has another name from torch 2.13 on, and works under both
+                warnings.simplefilter("ignore", FutureWarning)
+                # buffers stay where they are: DDP would copy rank 0's statistics over the others' in every step
+                forward = DistributedDataParallel(
+                    network,
+                    device_ids=[world.device] if world.device.type == "cuda" else None,
+                    broadcast_buffers=False,
+                    gradient_as_bucket_view=True,
+                )
         self._forward = forward
 
     def run(self, batches: Sequence[Batch], step: int, *, stop: bool = False) -> tuple[StepResult, bool]:

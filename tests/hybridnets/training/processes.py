@@ -76,7 +76,7 @@ def main(data: Path, out: Path) -> None:
         content = {"gradients": gradients(world, data), "validation": validation(world, data), "size": world.size}
         if world.is_main:
             torch.save(content, out / "found.pt")
-    train(config(data, out / "run", project=project(), epochs=1, sync_bn=True), make_scorer=lambda _: NamedScorer())
+        train(config(data, out / "run", project=project(), epochs=1, sync_bn=True), make_scorer=lambda _: NamedScorer())
 
 
 if __name__ == "__main__":
