@@ -42,7 +42,7 @@ def command(
     """Write labelled driving scenes to DIR: pictures, boxes, drivable area and lane lines.
 
     The layout is upstream's (imgs, det_annot, da_seg_annot, ll_seg_annot, each with train and val), 1280x720. Nothing
-    is downloaded, and no rights are claimed in what is made. About 3 scenes a second on each core.
+    is downloaded, and no rights are claimed in what is made. About 4 scenes a second on each core.
     """
     from hnx.console import progress, success
     from tools.synth import SynthConfig, SynthProgress, generate

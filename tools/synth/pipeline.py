@@ -185,8 +185,16 @@ def _count_objects(config: SynthConfig) -> dict[str, dict[str, int]]:
     for split, count in config.counts.items():
         total: Counter[str] = Counter()
         for index in range(count):
-            label = read_json(config.path("det_annot", split, scene_name(split, index)))
-            total.update(found["category"] for found in label["frames"][0]["objects"])
+            path = config.path("det_annot", split, scene_name(split, index))
+            label = read_json(path)
+            try:
+                total.update(str(found["category"]) for found in label["frames"][0]["objects"])
+            except (KeyError, IndexError, TypeError) as error:
+                raise HnxError(
+                    f"{path} is not as it was written",
+                    why="it does not hold frames[0].objects with categories",
+                    fix="delete it and run the same command again",
+                ) from error
         counted[split] = dict(sorted(total.items()))
     return counted
 

@@ -12,12 +12,13 @@ from tools.synth.bank import bank
 from tools.synth.camera import sample_camera, sample_shape
 from tools.synth.canvas import FIRST_OBJECT, GROUND, KERB, Canvas
 from tools.synth.effects import add_glows, draw_bonnet, finish
-from tools.synth.furniture import furniture_items, lamp_posts
+from tools.synth.furniture import furniture_items
 from tools.synth.ground import draw_ground
 from tools.synth.look import Look, sample_look
 from tools.synth.markings import lane_labels
 from tools.synth.order import Item, painted_order
 from tools.synth.plan import Plan, sample_plan
+from tools.synth.posts import lamp_posts
 from tools.synth.randoms import Random, scene_random
 from tools.synth.roadside import roadside_items
 from tools.synth.sky import draw_horizon, draw_sky

@@ -257,3 +257,13 @@ def test_processes_never_outnumber_scenes(tmp_path: Path) -> None:
     assert config(tmp_path, 1, 1, workers=16).processes == 2
     assert config(tmp_path, 100, 0, workers=3).processes == 3
     assert config(tmp_path, 100, 0, workers=None).processes >= 1
+
+
+@pytest.mark.parametrize("content", ["[]", '{"frames": []}', '{"frames": [{"objects": [{"id": 1}]}]}', "{"])
+def test_a_damaged_label_is_named(tmp_path: Path, content: str) -> None:
+    generate(config(tmp_path))
+    path = tmp_path / "det_annot" / "train" / "train-000001.json"
+    path.write_text(content)
+    with pytest.raises(HnxError, match=r"train-000001\.json") as caught:
+        generate(config(tmp_path))
+    assert caught.value.fix
