@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hybridnets.config import SegMode
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.preprocess import Letterbox
+from hybridnets.suppression import MANY, suppress, worth_it
 
 __all__ = ["Detections", "Postprocessor", "Prediction", "class_map", "decode", "nms", "upsample_mask"]
 
@@ -119,6 +120,12 @@ def nms(
     several = bool((classes != classes[:1]).any())
     for index in np.unique(classes[positive]) if several else classes[:1]:
         rows = np.flatnonzero(positive & (classes == index) if several else positive)
+        if len(rows) >= MANY:
+            best_first = rows[np.argsort(-scores[rows], kind="stable")]
+            wide = boxes[best_first].astype(np.float64)
+            if worth_it(wide, threshold):
+                keep.append(best_first[suppress(wide, threshold)])
+                continue
         xywh = np.concatenate([corner[rows], size[rows]], axis=1)
         # OpenCV's C++ loop: 0.1 ms for 300 boxes where the same loop in numpy takes 1 ms
         kept = cv2.dnn.NMSBoxes(xywh.tolist(), scores[rows].tolist(), 0.0, threshold)

@@ -1,0 +1,85 @@
+"""The quick suppression keeps what OpenCV's keeps, box for box."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hybridnets import postprocess
+from hybridnets.anchors import AnchorRule, make_anchors
+from hybridnets.postprocess import nms
+from hybridnets.suppression import MANY, suppress, worth_it
+
+
+def predictions(noise: float, seed: int) -> NDArray[np.float64]:
+    """Every anchor of 256x128, moved and stretched, cut at the image's edges, in random order."""
+    random = np.random.default_rng(seed)
+    y1, x1, y2, x2 = make_anchors(256, 128, AnchorRule())[0].T
+    size = np.stack([x2 - x1, y2 - y1], axis=1)
+    centre = np.stack([x1 + x2, y1 + y2], axis=1) / 2 + random.normal(0, noise, size.shape) * size
+    size = size * np.exp(random.normal(0, noise, size.shape))
+    boxes = np.concatenate([np.maximum(centre - size / 2, 0), np.minimum(centre + size / 2, (255, 127))], axis=1)
+    boxes = boxes.astype(np.float32)
+    whole = ((boxes[:, 2:] - boxes[:, :2]) > 0.1).all(axis=1)
+    return random.permutation(boxes[whole]).astype(np.float64)
+
+
+def opencv(boxes: NDArray[np.float64], threshold: float) -> list[int]:
+    scores = np.linspace(1, 0.1, len(boxes))
+    xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return sorted(np.asarray(cv2.dnn.NMSBoxes(xywh.tolist(), scores.tolist(), 0.0, threshold)).ravel().tolist())
+
+
+@pytest.mark.parametrize("threshold", [0.45, 0.6, 0.75, 0.95])
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.6])
+def test_it_keeps_what_opencv_keeps(noise: float, threshold: float) -> None:
+    boxes = predictions(noise, seed=round(10 * noise + 100 * threshold))
+    kept = suppress(boxes, threshold).tolist()
+    assert kept == opencv(boxes, threshold)
+    assert 0 < len(kept) <= len(boxes)
+
+
+def test_overlaps_at_the_threshold_and_equal_boxes() -> None:
+    # 3 of 5 pixels in common: IoU 0.6 exactly, which is not above 0.6; then copies of all of them
+    near = np.array([[0, 0, 4, 1], [1, 0, 5, 1], [40, 0, 44, 1], [40.01, 0, 44, 1]], np.float64)
+    boxes = np.concatenate([near, near, near + 0.25])
+    for threshold in (0.45, 0.6, 0.61, 0.9):
+        assert suppress(boxes, threshold).tolist() == opencv(boxes, threshold)
+
+
+def test_boxes_of_all_sizes() -> None:
+    random = np.random.default_rng(5)
+    size = np.exp(random.uniform(np.log(1 / 16), np.log(600), (4000, 2)))
+    corner = random.uniform(0, 640, (4000, 2))
+    boxes = np.concatenate([corner, corner + size], axis=1)
+    boxes = np.concatenate([boxes, boxes + random.normal(0, 0.05, boxes.shape) * np.tile(size, 2)])
+    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) > 1 / 16).all(axis=1)]
+    assert suppress(boxes, 0.5).tolist() == opencv(boxes, 0.5)
+
+
+def test_when_it_is_taken() -> None:
+    many = np.tile(np.array([[0.0, 0.0, 10.0, 10.0]]), (MANY, 1))
+    assert worth_it(many, 0.6)
+    assert not worth_it(many[:-1], 0.6)
+    assert not worth_it(many, 0.3)
+    assert not worth_it(many, 1.0)
+    assert not worth_it(np.concatenate([many, [[0, 0, 1e-3, 1]]]), 0.6)
+    assert not worth_it(np.concatenate([many, [[0, 0, 1e6, 1]]]), 0.6)
+    assert not worth_it(np.full((MANY, 4), np.nan), 0.6)
+
+
+def test_the_postprocessing_gives_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = predictions(0.2, seed=1).astype(np.float32)
+    boxes[7] = (5, 5, 5, 9)  # no area
+    random = np.random.default_rng(2)
+    # few values: many boxes share one, and their order decides
+    scores = (random.integers(1, 50, len(boxes)) / 50).astype(np.float32)
+    for kinds in (1, 2):
+        classes = random.integers(0, kinds, len(boxes))
+        quick = nms(boxes, scores, classes, 0.6)
+        with monkeypatch.context() as patch:
+            patch.setattr(postprocess, "MANY", 1 << 40)
+            plain = nms(boxes, scores, classes, 0.6)
+        np.testing.assert_array_equal(quick, plain)
