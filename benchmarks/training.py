@@ -12,6 +12,7 @@ top.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import sys
 import time
@@ -21,14 +22,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridnets.config import ModelConfig
+from hybridnets.errors import HnxError
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from torch import Tensor, nn
 
     from hybridnets.network.model import HybridNets
     from hybridnets.training.data import Batch
 
-__all__ = ["Comparison", "compare", "loader_speed", "main", "plain_loss", "plain_network"]
+__all__ = ["Comparison", "Job", "compare", "loader_speed", "main", "plain_loss", "plain_network"]
 
 
 @dataclass(frozen=True)
@@ -271,43 +275,82 @@ def _batch(size: tuple[int, int], count: int, seed: int) -> Batch:
     )
 
 
-def compare(
-    coefficient: int,
-    size: tuple[int, int],
-    batch_size: int,
-    rounds: int,
-    *,
-    amp: str = "off",
-    compiled: bool = False,
-    device: str = "cpu",
-    on_round: Callable[[int], None] = lambda _: None,
-) -> Comparison:
-    """Steps of both in turns; one round beforehand warms both up."""
+@dataclass(frozen=True)
+class Job:
+    """What both sides train.
+
+    Attributes:
+        coefficient: of the network.
+        size: (width, height) of its input.
+        batch_size: images a step.
+        amp, compiled: of our side; the plain one is float32 and eager.
+        device: where both compute.
+    """
+
+    coefficient: int
+    size: tuple[int, int]
+    batch_size: int
+    amp: str = "off"
+    compiled: bool = False
+    device: str = "cpu"
+
+
+def _serve(job: Job, name: str, pipe: Connection) -> None:
+    """A side in a process of its own: a round's number comes in, seconds go out, until there is no more."""
     import torch
 
     from hybridnets.network import create_model
     from hybridnets.training.memory import keep_freed_memory
 
-    place = torch.device(device)
-    # the plain loop gains from it as well: this is what is left between the two
-    keep_freed_memory()
-    network = create_model(ModelConfig(compound_coef=coefficient), 0).train()
-    plain = plain_network(network).to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network = network.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    steps = {
-        "ours": _our_step(network, size, place, amp, compiled),
-        "plain": _plain_step(plain, size, place),
-    }
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for index in range(rounds + 1):
-        batch = _batch(size, batch_size, index)
-        # who goes first changes from round to round
-        for name in sorted(steps, reverse=index % 2 == 1):
-            seconds = steps[name](batch)
-            if index:
-                times[name].append(seconds)
-        on_round(index)
-    return Comparison(tuple(times["ours"]), tuple(times["plain"]), batch_size)
+    device = torch.device(job.device)
+    network = create_model(ModelConfig(compound_coef=job.coefficient), 0).train()
+    if name == "ours":
+        if device.type == "cpu":
+            keep_freed_memory()  # as hnx train does
+        network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        step = _our_step(network, job.size, device, job.amp, job.compiled)
+    else:
+        plain = plain_network(network)
+        plain = plain.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        step = _plain_step(plain, job.size, device)
+    while (index := pipe.recv()) is not None:
+        pipe.send(step(_batch(job.size, job.batch_size, index)))
+
+
+def compare(
+    job: Job, rounds: int, on_round: Callable[[int, dict[str, float]], None] = lambda index, seconds: None
+) -> Comparison:
+    """Steps of both in turns, each in a process of its own; one round beforehand warms both up."""
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Any] = {}
+    children = []
+    times: dict[str, list[float]] = {"ours": [], "plain": []}
+    try:
+        for name in times:
+            pipes[name], other = context.Pipe()
+            children.append(context.Process(target=_serve, args=(job, name, other), daemon=True))
+            children[-1].start()
+            other.close()
+        for index in range(rounds + 1):
+            seconds: dict[str, float] = {}
+            # who goes first changes from round to round
+            for name in sorted(times, reverse=index % 2 == 1):
+                pipes[name].send(index)
+                seconds[name] = pipes[name].recv()
+            for name, value in seconds.items() if index else ():
+                times[name].append(value)
+            on_round(index, seconds)
+        for pipe in pipes.values():
+            pipe.send(None)
+    except EOFError as error:
+        raise HnxError(
+            "A process of the comparison died", why="the system may have ended it", fix="try a smaller batch (-b)"
+        ) from error
+    finally:
+        for child in children:
+            child.join(timeout=10)
+            child.kill()
+    return Comparison(tuple(times["ours"]), tuple(times["plain"]), job.batch_size)
 
 
 def loader_speed(data: Path, size: tuple[int, int], batch_size: int, *, workers: int, batches: int) -> float:
@@ -348,15 +391,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     width, height = (int(side) for side in options.size.split("x"))
+    job = Job(options.coef, (width, height), options.batch, options.amp, options.compile, options.device)
     found = compare(
-        options.coef,
-        (width, height),
-        options.batch,
+        job,
         options.rounds,
-        amp=options.amp,
-        compiled=options.compile,
-        device=options.device,
-        on_round=lambda index: print(f"round {index} of {options.rounds}", file=sys.stderr),
+        lambda index, seconds: print(
+            f"round {index} of {options.rounds}: ours {seconds['ours']:.3f} s, plain {seconds['plain']:.3f} s",
+            file=sys.stderr,
+        ),
     )
     values = found.to_json()
     for name in ("ours", "plain"):
