@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,6 +13,9 @@ from typing import Any
 __all__ = ["StopRequest", "listening"]
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+# `timeout` signals its child and then the whole group, torchrun passes on what the terminal has sent already: one
+# wish, two signals
+_SAME_S = 2.0
 
 
 class StopRequest:
@@ -23,7 +27,7 @@ class StopRequest:
 
 @contextmanager
 def listening(on_first: Callable[[], None] = lambda: None) -> Iterator[StopRequest]:
-    """Turn the first signal into a request; the second one interrupts at once.
+    """Turn the first signal into a request; a later one interrupts at once.
 
     Does nothing outside the main thread, where Python delivers no signals.
     """
@@ -32,11 +36,15 @@ def listening(on_first: Callable[[], None] = lambda: None) -> Iterator[StopReque
         yield request
         return
 
+    first = 0.0
+
     def handler(number: int, frame: FrameType | None) -> None:
-        if request.asked:
+        nonlocal first
+        if not request.asked:
+            request.asked, first = True, time.monotonic()
+            on_first()
+        elif time.monotonic() - first > _SAME_S:
             raise KeyboardInterrupt
-        request.asked = True
-        on_first()
 
     before: dict[int, Any] = {}
     for name in _SIGNALS:
