@@ -368,6 +368,7 @@ class _Run:
         except HnxError:
             if self.request.asked:  # the signal reached the reading processes too
                 self._save()
+                self._note(f"stopped at step {self.step}; go on with -w last")
                 raise KeyboardInterrupt from None
             raise
 
