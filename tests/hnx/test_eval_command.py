@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ import pytest
 import hnx.evaluation
 from benchmarks.accuracy import engine
 from hnx.__main__ import main
+from hnx.commands import quickstart
 from hnx.defaults import generated_split, resolve_split
+from hybridnets.bundle import open_bundle
+from hybridnets.dataset import open_split
 from hybridnets.errors import HnxError
 from hybridnets.project import load_project
+from tests.benchmarks.fakes import report_of, report_row
 
 DATA = Path(__file__).parents[1] / "data" / "parity" / "dataset"
 ROOT = Path(engine.__file__).parents[2]
@@ -288,6 +293,27 @@ def test_data_that_lie_where_the_project_says_come_first(tmp_path: Path, monkeyp
         resolve_split(load_project(), None, None)
     with pytest.raises(HnxError, match="train"):
         resolve_split(load_project(), None, "train")
+
+
+def test_quickstart_evaluates_what_it_measured_in_fp32(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = report_of(report_row("opencv-dnn"), report_row("onnxruntime"), report_row("torch", "bf16"))
+    few = replace(open_split(load_project(), DATA), names=("val_00", "val_01"))
+    monkeypatch.setattr("hnx.defaults.generated_split", lambda project, scenes: few)
+    bundle, path = open_bundle(bundle_path), tmp_path / "deep" / "eval.json"
+    found = quickstart._evaluate(bundle, report, path)
+    assert [row["runtime"] for row in load(path)["rows"]] == ["opencv-dnn", "onnxruntime"]
+    (line,) = quickstart._agreement(found, path)
+    assert "2 runtimes agree within 0.0" in line
+    assert "on 2 generated scenes" in line
+    assert "untrained" in capsys.readouterr().out
+
+    # a network that the project does not fit is no reason to end
+    assert quickstart._evaluate(replace(bundle, classes=("person",)), report, path) is None
+    assert "no accuracy" in capsys.readouterr().err
+    assert quickstart._evaluate(bundle, report_of(report_row("torch", "bf16")), path) is None
+    assert quickstart._agreement(None, path) == []
 
 
 def test_help_has_sections_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
