@@ -33,7 +33,7 @@ def usable_store(folder: Path, say: Callable[[str], None]) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in _NOT_OURS:
             raise from_os_error(f"Cannot use the store {folder}", error) from error
-        reason = from_os_error("", error).why
+        reason = from_os_error("", OSError(error.errno, error.strerror)).why
         say(f"{folder} cannot be written ({reason}): nothing is kept, so this run cannot go on after an interruption")
         with tempfile.TemporaryDirectory(prefix="hnx-eval-") as temporary:
             yield Path(temporary)
