@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -23,6 +24,8 @@ from hybridnets.errors import ExitCode, HnxError
 
 __all__ = ["ChildWorker", "Worker", "WorkerDiedError", "checked", "closing_all", "probe_apart"]
 
+LOOK_S = 1.0  # how often a silent child is looked after
+ORPHANS_S = 2.0  # a pipe without writers ends at once
 PROBE_TIMEOUT_S = 120.0  # to import a library; torch from a cold disk took 20 s
 
 
@@ -77,7 +80,8 @@ class ChildWorker:
             start_new_session=True,
         )
         self._replies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -100,7 +104,7 @@ class ChildWorker:
             stream.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
             stream.flush()
         try:
-            line = self._replies.get(timeout=timeout)
+            line = self._next(timeout)
         except queue.Empty:
             self.close()
             raise WorkerDiedError(
@@ -117,6 +121,25 @@ class ChildWorker:
             raise WorkerDiedError(
                 "The process answered nonsense", why=str(error)[:200], fix="measure the other runtimes"
             ) from error
+
+    def _next(self, timeout: float) -> bytes:
+        """The next line; empty when the child is gone.
+
+        Raises:
+            queue.Empty: none within `timeout` seconds.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            # what it forked may hold the pipe open after its death
+            gone = self._process.poll() is not None
+            left = end - time.monotonic()
+            try:
+                return self._replies.get(timeout=max(0.0, min(left, LOOK_S)))
+            except queue.Empty:
+                if gone:
+                    return b""
+                if left <= LOOK_S:
+                    raise
 
     def _death(self, command: str) -> WorkerDiedError:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -149,7 +172,15 @@ class ChildWorker:
             self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
+        self._reader.join(ORPHANS_S)
+        if self._reader.is_alive():
+            # something that it forked holds the pipe; it leads a group of its own, which outlives it
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._reader.join(ORPHANS_S)
+        # to close a pipe that is being read would wait for ever
+        replies = None if self._reader.is_alive() else self._process.stdout
+        for stream in (self._process.stdin, replies, self._errors):
             if stream is not None:
                 with contextlib.suppress(OSError, ValueError):
                     stream.close()

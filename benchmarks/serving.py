@@ -56,13 +56,20 @@ def serve(handle: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
     """
     # Ctrl-C goes to the whole terminal: the parent decides what becomes of us
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # libraries fork (OpenVINO's telemetry does when it is imported): their child closes sys.stdin, and would wait
+    # for ever for the lock that our reading thread holds; so that thread reads something else
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
     # libraries print to standard output, some of them in C: whatever they say goes to standard error instead
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     commands: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:
-        for line in sys.stdin:
+        for line in requests:
             commands.put(line)
         os._exit(0)
 

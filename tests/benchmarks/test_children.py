@@ -93,3 +93,48 @@ def test_ctrl_c_leaves_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
         run_bench(config(), interrupt, start=start)
     assert started
     assert not any(alive(child.pid) for child in started)
+
+
+def test_what_a_library_forks_is_no_hindrance() -> None:
+    # OpenVINO's telemetry does this when it is imported; a forked child closes sys.stdin
+    code = (
+        "import multiprocessing\n"
+        "from benchmarks.serving import serve\n"
+        "def handle(message):\n"
+        "    process = multiprocessing.get_context('fork').Process(target=int)\n"
+        "    process.start()\n"
+        "    process.join(20)\n"
+        "    return {'exit': process.exitcode}\n"
+        "serve(handle)\n"
+    )
+    child = ChildWorker(("-c", code))
+    assert child.call("anything", 60) == {"exit": 0}
+    child.close()
+
+
+def test_what_a_child_leaves_behind_goes_with_it() -> None:
+    code = (
+        "import json, os, time\n"
+        "pid = os.fork()\n"
+        "if not pid:\n"
+        "    time.sleep(600)\n"
+        "print(json.dumps({'pid': pid}), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    child = ChildWorker(("-c", code))
+    pid = child.call("anything", 60)["pid"]
+    child.close()
+    end = time.monotonic() + 30
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not alive(pid)
+    assert not alive(child.pid)
+
+
+def test_a_death_is_noticed_although_a_fork_holds_the_pipe() -> None:
+    code = "import os, time\nif os.fork():\n    os._exit(3)\ntime.sleep(600)\n"
+    child = ChildWorker(("-c", code))
+    with pytest.raises(WorkerDiedError, match="died") as error:
+        child.call("anything", 300)
+    assert "exit status 3" in error.value.why
+    child.close()
