@@ -28,8 +28,8 @@ COCO_KEYS = (
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
 NO_PYCOCOTOOLS = 'pycocotools is not installed (pip install "hnx[eval]")'
-# predictions times thresholds that pycocotools gets at a time; it takes 40 bytes for each
-BLOCK = 2_000_000
+# predictions times thresholds that pycocotools gets at a time; it takes 100 bytes for each
+BLOCK = 1_000_000
 _T = len(THRESHOLDS)
 # number of thresholds reached to lanes of all areas; bits of areas to lanes
 _REACHED = [sum(((1 << count) - 1) << (_T * area) for area in range(len(AREAS))) for count in range(_T + 1)]
@@ -154,15 +154,17 @@ def coco_figures(records: Sequence[ImageRecord], classes: int) -> CocoFigures:
 
 
 class _Class:
-    """All images of one class: 23 bytes for each of at most 100 predictions an image."""
+    """All images of one class: 6 bytes for each of at most 100 predictions an image, 20 for each that is matched."""
 
     def __init__(self, records: Sequence[ImageRecord], number: int) -> None:
         scores: list[NDArray[Any]] = []
         areas: list[NDArray[Any]] = []
         ranks: list[NDArray[Any]] = []
+        places: list[NDArray[Any]] = []
         matched: list[NDArray[Any]] = []
         ignored: list[NDArray[Any]] = []
         labels: list[NDArray[Any]] = []
+        offset = 0
         for record in records:
             labels.append(record.coco.label_areas[record.labels == number])
             kept = considered(record.classes)
@@ -173,33 +175,37 @@ class _Class:
             scores.append(record.scores[rows])
             areas.append(record.coco.areas[inside])
             ranks.append(np.arange(len(rows), dtype=np.uint8))
-            lanes = np.zeros((2, len(rows)), np.uint64)
             mine = np.flatnonzero(record.classes[record.coco.rows] == number)
-            places = np.searchsorted(rows, record.coco.rows[mine])
-            lanes[0, places], lanes[1, places] = record.coco.matched[mine], record.coco.ignored[mine]
-            matched.append(lanes[0])
-            ignored.append(lanes[1])
+            places.append((np.searchsorted(rows, record.coco.rows[mine]) + offset).astype(np.int32))
+            matched.append(record.coco.matched[mine])
+            ignored.append(record.coco.ignored[mine])
+            offset += len(rows)
         self._scores, self._areas = _join(scores, np.float32), _join(areas, np.uint8)
         self._ranks, self._labels = _join(ranks, np.uint8), _join(labels, np.uint8)
+        self._places = _join(places, np.int32)
         self._matched, self._ignored = _join(matched, np.uint64), _join(ignored, np.uint64)
 
     def accumulate(self, area: int, limit: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Precision (10, 101) and recall (10,) from the `limit` best predictions of every image."""
         kept = slice(None) if limit >= CONSIDERED else np.flatnonzero(self._ranks < limit)
         scores, outside = self._scores[kept].astype(np.float64), (self._areas[kept] >> area & 1) == 0
-        matched, ignored = self._matched[kept], self._ignored[kept]
         label_ignored = (self._labels >> area & 1) == 0
         step = max(1, BLOCK // max(1, len(scores)))
         precision, recall = [], []
         for start in range(0, _T, step):
             lanes = range(_T)[start : start + step]
-            bits = [np.uint64(1 << (_T * area + lane)) for lane in lanes]
-            hit = np.stack([(matched & bit) != 0 for bit in bits])
-            passed = np.stack([(ignored & bit) != 0 for bit in bits]) | (~hit & outside)
+            hit = np.stack([self._dense(self._matched, area, lane)[kept] for lane in lanes])
+            passed = np.stack([self._dense(self._ignored, area, lane)[kept] for lane in lanes]) | (~hit & outside)
             values = _accumulate(THRESHOLDS[start : start + step], scores, hit, passed, label_ignored)
             precision.append(values[0])
             recall.append(values[1])
         return np.concatenate(precision), np.concatenate(recall)
+
+    def _dense(self, bits: NDArray[np.uint64], area: int, lane: int) -> NDArray[np.bool_]:
+        """One lane of all predictions."""
+        flags = np.zeros(len(self._scores), np.bool_)
+        flags[self._places[(bits >> np.uint64(_T * area + lane)) & np.uint64(1) != 0]] = True
+        return flags
 
 
 def _join(arrays: list[NDArray[Any]], kind: type[np.generic]) -> NDArray[Any]:

@@ -75,8 +75,8 @@ def confusion_pairs(
     classes: NDArray[Any],
     scores: NDArray[np.float32],
     background: int,
-) -> NDArray[np.uint16]:
-    """What one image adds to the confusion matrix: one row (predicted class, true class) for every count of 1.
+) -> NDArray[np.uint32]:
+    """What one image adds to the confusion matrix: rows of predicted class, true class and count.
 
     Predictions with a score above 0.25 and pairs with IoU above 0.45, classes not compared. Each prediction keeps
     the label it overlaps most, then each label the prediction that overlaps it most (here upstream does sort
@@ -88,10 +88,10 @@ def confusion_pairs(
         background: number of the background, that is the number of classes.
 
     Returns:
-        uint16 (k, 2).
+        uint32 (k, 3), each pair once.
     """
     if not len(labels) or not len(classes):
-        return np.zeros((0, 2), np.uint16)
+        return np.zeros((0, 3), np.uint32)
     sure = np.flatnonzero(scores > CONFUSION_CONF)
     rounded = iou[:, sure].astype(np.float32)
     partner = np.full(len(labels), -1)
@@ -105,8 +105,9 @@ def confusion_pairs(
     found = partner >= 0
     predicted = np.full(len(labels), background)
     predicted[found] = classes[sure[partner[found]]]
-    pairs = np.stack([predicted, labels], axis=1)
+    cells = predicted * (background + 1) + labels
     if found.any():
         spurious = np.delete(classes[sure], partner[found])
-        pairs = np.concatenate([pairs, np.stack([spurious, np.full(len(spurious), background)], axis=1)])
-    return pairs.astype(np.uint16)
+        cells = np.concatenate([cells, spurious.astype(np.int64) * (background + 1) + background])
+    cells, counts = np.unique(cells, return_counts=True)
+    return np.stack([*np.divmod(cells, background + 1), counts], axis=1).astype(np.uint32)

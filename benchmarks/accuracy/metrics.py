@@ -255,5 +255,5 @@ def _class(part: ClassFigures) -> ClassMetrics:
 def _confusion(records: Sequence[ImageRecord], classes: int) -> NDArray[np.int64]:
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
     for record in records:
-        np.add.at(matrix, (record.confusion[:, 0], record.confusion[:, 1]), 1)
+        np.add.at(matrix, (record.confusion[:, 0], record.confusion[:, 1]), record.confusion[:, 2])
     return matrix

@@ -58,7 +58,7 @@ class ImageRecord:
         hits: uint8 (p,): how many of the IoU thresholds 0.50, 0.55 ... 0.95 the matched pair reaches; 0 is a false
             positive everywhere.
         seg: int64 (C, 4): TP, FP, FN, TN of every counted segmentation class, see `Heads.channels`.
-        confusion: uint16 (k, 2): counts of 1 for the confusion matrix, see `matching.confusion_pairs`.
+        confusion: uint32 (k, 3): predicted class, true class and count, see `matching.confusion_pairs`.
         coco: matches by COCO's rules.
         input_sha256: of the tensor that the network got.
 
@@ -72,7 +72,7 @@ class ImageRecord:
     classes: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.uint8))
     hits: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     seg: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
-    confusion: NDArray[np.uint16] = field(default_factory=lambda: np.zeros((0, 2), np.uint16))
+    confusion: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 3), np.uint32))
     coco: CocoMatches = field(default_factory=CocoMatches)
     input_sha256: str = ""
 
@@ -93,7 +93,7 @@ _FIELDS: tuple[tuple[str, bool, tuple[str, ...], int], ...] = (
     ("classes", False, ("uint8", "uint16"), 0),
     ("hits", False, ("uint8",), 0),
     ("seg", False, ("int64",), 4),
-    ("confusion", False, ("uint16",), 2),
+    ("confusion", False, ("uint32",), 3),
     ("label_areas", True, ("uint8",), 0),
     ("areas", True, ("uint8",), 0),
     ("rows", True, ("int32",), 0),

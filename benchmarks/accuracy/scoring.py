@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Shape
 
@@ -15,13 +16,13 @@ from benchmarks.accuracy.protocols import Heads, Protocol
 from benchmarks.accuracy.records import ImageRecord
 from benchmarks.accuracy.segmentation import class_channels, count_pixels
 from hybridnets.errors import HnxError
-from hybridnets.postprocess import Postprocessor, class_map
+from hybridnets.postprocess import Detections, Postprocessor, class_map
 from hybridnets.preprocess import Letterbox
 
 if TYPE_CHECKING:
     from hybridnets.bundle import Bundle
 
-__all__ = ["ImageScorer", "Labelled"]
+__all__ = ["ImageScorer", "Labelled", "score_boxes"]
 
 
 class Labelled(Shape):
@@ -39,6 +40,28 @@ class Labelled(Shape):
     def frame_target(self) -> NDArray[np.uint8] | None: ...
 
 
+def score_boxes(
+    labels: NDArray[np.float32], number: NDArray[np.int64], found: Detections, classes: int
+) -> dict[str, Any]:
+    """The detection part of an `ImageRecord`.
+
+    Args:
+        labels, number: (n, 4) x1, y1, x2, y2 in frame pixels and (n,) class.
+        found: predictions in frame pixels.
+        classes: number of detection classes.
+    """
+    iou = overlaps(labels, found.boxes)
+    kind = np.uint8 if classes <= 256 else np.uint16
+    return {
+        "labels": number.astype(kind),
+        "scores": found.scores.astype(np.float32, copy=False),
+        "classes": found.classes.astype(kind),
+        "hits": count_hits(iou, number, found.classes),
+        "confusion": confusion_pairs(iou, number, found.classes, found.scores, classes),
+        "coco": match_coco(iou, labels, found.boxes, number, found.classes),
+    }
+
+
 class ImageScorer:
     """Scores images of one network under one protocol.
 
@@ -53,7 +76,6 @@ class ImageScorer:
         self, protocol: Protocol, heads: Heads, target: tuple[int, int], anchors: NDArray[np.float32] | None
     ) -> None:
         self.protocol, self.heads = protocol, heads
-        self._kind = np.uint8 if len(heads.classes) <= 256 else np.uint16
         self._postprocess = Postprocessor(anchors, target, heads.seg_mode, conf=protocol.conf, iou=protocol.iou)
 
     @classmethod
@@ -98,16 +120,7 @@ class ImageScorer:
                 why=f"the network has {count} classes, counted from 0",
                 fix="name the project that the network was trained with",
             )
-        kinds = found.classes
-        iou = overlaps(labels, boxes)
-        return {
-            "labels": number.astype(self._kind),
-            "scores": found.scores,
-            "classes": kinds.astype(self._kind),
-            "hits": count_hits(iou, number, kinds),
-            "confusion": confusion_pairs(iou, number, kinds, found.scores, count),
-            "coco": match_coco(iou, labels, boxes, number, kinds),
-        }
+        return score_boxes(labels, number, replace(found, boxes=boxes), count)
 
     def _pixels(self, sample: Labelled, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         """int64 (C, 4) counts of `Heads.channels`."""
