@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from hybridnets.bundle import DEFAULT_FOLDER
-from hybridnets.config import Activation, check_size
+from hybridnets.config import Activation, check_backbone, check_size
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
 
 __all__ = ["LAYOUTS", "OPSETS", "ExportConfig", "Head"]
@@ -33,6 +33,7 @@ class ExportConfig:
         sizes: (width, height) of each bundle.
         weights: checkpoint; None exports the seeded untrained network.
         compound_coef: None takes it from the checkpoint, or 3.
+        backbone: name of a timm model; None takes the checkpoint's, or the EfficientNet of the coefficient.
         project: name or file; None takes the checkpoint's metadata, or `bdd100k`.
         activation: None takes the checkpoint's metadata, or swish.
         layout: keys of `LAYOUTS`.
@@ -47,6 +48,7 @@ class ExportConfig:
     output: Path = DEFAULT_FOLDER
     weights: Path | None = None
     compound_coef: int | None = None
+    backbone: str | None = None
     project: str | None = None
     activation: Activation | None = None
     opset: int = 17
@@ -63,6 +65,7 @@ class ExportConfig:
             raise HnxError("No input size is given", fix="for example --size 640x384", code=ExitCode.USAGE)
         for width, height in self.sizes:
             check_size(width, height)
+        check_backbone(self.backbone)
         if self.opset not in OPSETS:
             raise HnxError(
                 f"ONNX opset {self.opset} is not supported",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportResult", "export_bundles"]
 
-_TOOLS = ("torch", "onnx", "onnxsim", "onnxruntime", "numpy", "opencv-python-headless", "safetensors")
+_TOOLS = ("torch", "onnx", "onnxsim", "onnxruntime", "numpy", "opencv-python-headless", "safetensors", "timm")
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class _Source:
-    """The network to export, and where it came from."""
+    """The network to export, and where it came from; `deployed` is the form that is traced."""
 
     model: HybridNets
+    deployed: HybridNets
     project: Project
     origin: dict[str, Any]
 
@@ -66,7 +67,7 @@ def export_bundles(config: ExportConfig, on_step: Callable[[str], None] = lambda
     source = _load(config)
     results = []
     for width, height in config.sizes:
-        name = bundle_name(source.model.config.compound_coef, width, height)
+        name = bundle_name(source.model.config.compound_coef, width, height, source.model.config.backbone)
         target = config.output / name
         _refuse_foreign(target)
         with atomic_directory(target) as folder:
@@ -107,7 +108,12 @@ def _load(config: ExportConfig) -> _Source:
     if config.weights is None:
         return _untrained(config)
     checkpoint = load_checkpoint(config.weights)
-    found = infer_config(checkpoint.state, activation=config.activation or "swish", metadata=checkpoint.metadata)
+    found = infer_config(
+        checkpoint.state,
+        activation=config.activation or "swish",
+        backbone=config.backbone,
+        metadata=checkpoint.metadata,
+    )
     carried = config.project is None and "classes" in checkpoint.metadata
     project = _carried_project(config.weights, checkpoint.metadata, found) if carried else _named_project(config)
     if config.activation not in (None, found.activation):
@@ -123,6 +129,7 @@ def _load(config: ExportConfig) -> _Source:
         seg_classes=len(project.seg_list),
         seg_mode=project.seg_mode,
         activation=found.activation,
+        backbone=found.backbone,
     )
     model = build_model(checkpoint, expected)
     origin = {
@@ -130,7 +137,7 @@ def _load(config: ExportConfig) -> _Source:
         "sha256": checkpoint.sha256,
         "layout": checkpoint.layout,
     }
-    return _Source(model, project, {"untrained": False, "source": origin})
+    return _Source(model, model.deployed(), project, {"untrained": False, "source": origin})
 
 
 def _untrained(config: ExportConfig) -> _Source:
@@ -144,10 +151,11 @@ def _untrained(config: ExportConfig) -> _Source:
             seg_classes=len(project.seg_list),
             seg_mode=project.seg_mode,
             activation=config.activation or "swish",
+            backbone=config.backbone,
         ),
         config.seed,
     ).eval()
-    return _Source(model, project, {"untrained": True, "source": {"seed": config.seed}})
+    return _Source(model, model.deployed(), project, {"untrained": True, "source": {"seed": config.seed}})
 
 
 def _named_project(config: ExportConfig) -> Project:
@@ -197,7 +205,9 @@ def _write(
     width, height = size
     project, model = source.project, source.model
     on_step("tracing")
-    proto = trace(model, size, opset=config.opset, outputs=config.output_order, dynamic_batch=config.dynamic_batch)
+    proto = trace(
+        source.deployed, size, opset=config.opset, outputs=config.output_order, dynamic_batch=config.dynamic_batch
+    )
     on_step("simplifying")
     proto = simplify(proto)
     anchors = make_anchors(width, height, project.anchors) if "det" in config.heads else None
@@ -273,6 +283,8 @@ def _manifest(
             "name": "hybridnets",
             "compound_coef": model.compound_coef,
             "activation": model.activation,
+            "backbone": model.backbone,
+            "reparametrised": source.deployed is not source.model,
             "heads": list(config.heads),
             "parameters": sum(p.numel() for p in source.model.parameters()),
             "weights": "weights.safetensors" if config.include_weights else None,

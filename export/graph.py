@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,9 @@ def trace(
     Args:
         size: (width, height).
         outputs: roles, in graph order.
+
+    Raises:
+        HnxError: the backbone cannot be written as ONNX of this opset.
     """
     import onnx
     import torch
@@ -45,25 +50,59 @@ def trace(
     width, height = size
     wrapped = _deployment(model, outputs)
     axes = {name: {0: "batch"} for name in ("input", *outputs)} if dynamic_batch else None
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _no_graph_dumps():
         warnings.simplefilter("error", _TracerWarning)  # a traced Python value would freeze one input
         for kind, text in ((DeprecationWarning, ".*"), (UserWarning, "Constant folding")):
             warnings.filterwarnings("ignore", text, kind)
         path = Path(folder) / "traced.onnx"
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        torch.onnx.export(
-            wrapped,
-            (torch.zeros(2 if dynamic_batch else 1, 3, height, width),),
-            str(path),
-            opset_version=opset,
-            input_names=["input"],
-            output_names=list(outputs),
-            dynamic_axes=axes,
-            dynamo=False,
-        )
+        try:
+            torch.onnx.export(
+                wrapped,
+                (torch.zeros(2 if dynamic_batch else 1, 3, height, width),),
+                str(path),
+                opset_version=opset,
+                input_names=["input"],
+                output_names=list(outputs),
+                dynamic_axes=axes,
+                dynamo=False,
+            )
+        except Exception as error:
+            if model.config.backbone is None:
+                raise
+            raise _untraceable(model.config.backbone, opset, error) from error
         proto = onnx.load(path)
     _name_output_shapes(proto, model, size)
     return proto
+
+
+@contextlib.contextmanager
+def _no_graph_dumps() -> Iterator[None]:
+    """torch prints the whole graph, a megabyte, when it cannot export it: its own switch for that is stuck at on."""
+    import torch
+
+    name = "_jit_onnx_log"
+    original = getattr(torch._C, name, None)
+    if original is None:
+        yield
+        return
+    setattr(torch._C, name, lambda *_: None)
+    try:
+        yield
+    finally:
+        setattr(torch._C, name, original)
+
+
+def _untraceable(backbone: str, opset: int, error: Exception) -> HnxError:
+    """timm has models that no opset can hold, or that decide in Python what to compute."""
+    cause: BaseException = error
+    while isinstance(cause, SystemError) and cause.__cause__ is not None:  # around what the tracer really says
+        cause = cause.__cause__
+    return HnxError(
+        f"The backbone {backbone} cannot be exported at opset {opset}",
+        why=(str(cause).strip().splitlines() or [type(cause).__name__])[0][:300],
+        fix="try a higher --opset (17 is the default), or another backbone",
+    )
 
 
 def _name_output_shapes(proto: onnx.ModelProto, model: HybridNets, size: tuple[int, int]) -> None:

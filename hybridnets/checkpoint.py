@@ -9,6 +9,7 @@ Safetensors written by `save_safetensors` carry these metadata keys, each a JSON
     compound_coef        0 to 7
     seg_mode             "binary", "multiclass" or "multilabel"
     activation           "swish", "hardswish" or "relu"
+    backbone             name of the timm model that is the encoder; absent for EfficientNet
     classes              names of the detection classes, in the order of the outputs
     seg_classes          names of the foreground segmentation classes
     anchors              {"scales": [...], "ratios": [[width, height], ...]}
@@ -26,16 +27,17 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from hybridnets.config import ANCHORS_PER_CELL, SCALING, Activation, ModelConfig, SegMode
+from hybridnets.config import ModelConfig
 from hybridnets.errors import HnxError, from_os_error
 from hybridnets.files import sha256_file, write_bytes
+from hybridnets.fitting import check_fit, infer_config
 from hybridnets.network import HybridNets
 
 __all__ = [
@@ -51,12 +53,6 @@ FORMAT_VERSION = 1
 
 _CONTAINERS = ("model", "state_dict")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
-_SHOWN = 5  # tensors named in an error
-
-# tensors that give the configuration away
-_PYRAMID = "bifpn.0.p5_down_channel.0.conv.weight"
-_CLASSES = "classifier.header.pointwise_conv.conv.bias"
-_SEGMENTATION = "segmentation_head.0.weight"
 
 
 @dataclass(frozen=True)
@@ -104,68 +100,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(state, metadata, layout + note, sha256_file(path))
 
 
-def infer_config(
-    state: Mapping[str, Tensor],
-    *,
-    activation: Activation = "swish",
-    seg_mode: SegMode | None = None,
-    metadata: Mapping[str, Any] | None = None,
-) -> ModelConfig:
-    """The configuration of the network a state dict belongs to, from the shapes of its tensors.
-
-    Args:
-        state: state dict without prefixes.
-        activation: not visible in the tensors.
-        seg_mode: `multiclass` and `multilabel` have the same tensors; None means binary for one channel,
-            multiclass for more.
-        metadata: of the checkpoint. Where it names a value, that value is taken and checked against the
-            tensors. Coefficients 6 and 7 have the same tensors; without metadata it is 6.
-
-    Raises:
-        HnxError: no HybridNets state dict, or metadata or mode contradict the tensors.
-    """
-    metadata = metadata or {}
-    missing = [key for key in (_PYRAMID, _CLASSES, _SEGMENTATION) if key not in state]
-    if missing:
-        raise HnxError(
-            "This is not a HybridNets state dict",
-            why=f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; it has "
-            + (f"{len(state)} tensors, the first is {next(iter(state))}" if state else "no tensors"),
-            fix="check that this is a HybridNets checkpoint and not one of another network",
-        )
-    for key, dimensions in ((_PYRAMID, 4), (_CLASSES, 1), (_SEGMENTATION, 4)):
-        if state[key].ndim != dimensions:
-            raise _contradiction(f"{key} has {state[key].ndim} dimensions instead of {dimensions}")
-    coefficient = _coefficient(state[_PYRAMID].shape[0], metadata)
-    num_classes, rest = divmod(state[_CLASSES].shape[0], ANCHORS_PER_CELL)
-    if rest or num_classes == 0:
-        raise _contradiction(
-            f"{_CLASSES} has {state[_CLASSES].shape[0]} values, no multiple of the {ANCHORS_PER_CELL} anchors"
-        )
-    channels = state[_SEGMENTATION].shape[0]
-    if channels == 0:
-        raise _contradiction(f"{_SEGMENTATION} has no channels")
-    mode = _one_of("seg_mode", metadata, get_args(SegMode), seg_mode)
-    if mode is None:
-        mode = "binary" if channels == 1 else "multiclass"
-    if (mode == "binary") != (channels == 1):
-        raise _contradiction(
-            f"segmentation mode {mode!r} does not go with the {channels} channel(s) of {_SEGMENTATION}"
-        )
-    seg_classes = 1 if mode == "binary" else channels - 1
-    for key, count in (("classes", num_classes), ("seg_classes", seg_classes)):
-        names = metadata.get(key)
-        if isinstance(names, list) and len(names) != count:
-            raise _contradiction(f"the metadata lists {len(names)} {key}, the tensors are for {count}")
-    return ModelConfig(
-        compound_coef=coefficient,
-        num_classes=num_classes,
-        seg_classes=seg_classes,
-        seg_mode=cast(SegMode, mode),
-        activation=cast(Activation, _one_of("activation", metadata, get_args(Activation), activation)),
-    )
-
-
 def build_model(checkpoint: Checkpoint, config: ModelConfig | None = None) -> HybridNets:
     """The network with the tensors of a checkpoint, in eval mode on the CPU; it shares no memory with them.
 
@@ -180,7 +114,7 @@ def build_model(checkpoint: Checkpoint, config: ModelConfig | None = None) -> Hy
         config = infer_config(checkpoint.state, metadata=checkpoint.metadata)
     with torch.device("meta"):  # shapes only: no time for weights that are replaced
         model = HybridNets(config)
-    _check_fit(model, checkpoint.state, config)
+    check_fit(model.state_dict(), checkpoint.state, config)
     model.load_state_dict({key: value.clone() for key, value in checkpoint.state.items()}, assign=True)
     return model.eval()
 
@@ -190,7 +124,7 @@ def save_safetensors(path: Path, model: HybridNets, metadata: Mapping[str, Any])
 
     Args:
         path: the file, usually `*.safetensors`.
-        model: its configuration fills the keys `compound_coef`, `seg_mode` and `activation`.
+        model: its configuration fills the keys `compound_coef`, `seg_mode`, `activation` and `backbone`.
         metadata: the other keys listed at the top of this module, as JSON values; further ones are kept.
 
     Raises:
@@ -203,6 +137,7 @@ def save_safetensors(path: Path, model: HybridNets, metadata: Mapping[str, Any])
         "compound_coef": config.compound_coef,
         "seg_mode": config.seg_mode,
         "activation": config.activation,
+        **({} if config.backbone is None else {"backbone": config.backbone}),
     }
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     infer_config(state, metadata=values)
@@ -396,87 +331,3 @@ _NUMPY_GLOBALS: list[tuple[Any, str]] = [
         for function, name in ((_numpy_reconstruct, "_reconstruct"), (_numpy_scalar, "scalar"))
     ),
 ]
-
-
-# --- fitting ---------------------------------------------------------------------------------------------
-
-
-def _contradiction(why: str) -> HnxError:
-    return HnxError(
-        "The checkpoint contradicts itself or the options",
-        why=why,
-        fix="check the segmentation mode and the class lists of the project file, or take the original file",
-    )
-
-
-def _coefficient(channels: int, metadata: Mapping[str, Any]) -> int:
-    candidates = [c for c, scaling in enumerate(SCALING) if scaling.bifpn_channels == channels]
-    if not candidates:
-        known = ", ".join(str(scaling.bifpn_channels) for scaling in SCALING[:-1])
-        raise _contradiction(f"its BiFPN has {channels} channels; known networks have {known}")
-    named = metadata.get("compound_coef")
-    if named is None:
-        return candidates[0]
-    if isinstance(named, bool) or named not in candidates:
-        raise _contradiction(
-            f"the metadata says coefficient {named!r}, but a BiFPN of {channels} channels is coefficient "
-            + " or ".join(map(str, candidates))
-        )
-    return int(named)
-
-
-def _one_of(key: str, metadata: Mapping[str, Any], allowed: tuple[str, ...], default: str | None) -> str | None:
-    value = metadata.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, str) or value not in allowed:
-        raise _contradiction(f"the metadata says {key} {value!r}; known: {', '.join(allowed)}")
-    return value
-
-
-def _check_fit(model: HybridNets, state: Mapping[str, Tensor], config: ModelConfig) -> None:
-    expected = model.state_dict()
-    problems: list[str] = []
-    differing: set[str] = set()
-    for name, tensor in expected.items():
-        found = state.get(name)
-        if found is None:
-            problems.append(f"{name}: expected {tuple(tensor.shape)}, missing")
-        elif found.shape != tensor.shape:
-            problems.append(f"{name}: expected {tuple(tensor.shape)}, found {tuple(found.shape)}")
-            differing.add(name.rpartition(".")[0])
-        elif found.dtype != tensor.dtype:
-            problems.append(f"{name}: expected {tensor.dtype}, found {found.dtype}")
-    problems += [
-        f"{name}: not expected, found {tuple(tensor.shape)}" for name, tensor in state.items() if name not in expected
-    ]
-    if not problems:
-        return
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    raise HnxError(
-        f"The checkpoint does not fit a network of coefficient {config.compound_coef} with {config.num_classes} "
-        f"detection class(es) and {config.seg_channels} segmentation channel(s)",
-        why="; ".join(problems[:_SHOWN]) + more,
-        fix=_likely_cause(differing, state, config),
-    )
-
-
-def _likely_cause(differing: set[str], state: Mapping[str, Tensor], config: ModelConfig) -> str:
-    try:
-        actual = infer_config(state)
-    except HnxError:
-        return "the file is incomplete or of another network: take the original checkpoint"
-    classes, segmentation = _CLASSES.rpartition(".")[0], _SEGMENTATION.rpartition(".")[0]
-    hints = []
-    if differing - {classes, segmentation}:
-        hints.append(f"another compound coefficient: try -c {actual.compound_coef}")
-    if classes in differing and actual.num_classes != config.num_classes:
-        hints.append(f"the project file must list {actual.num_classes} detection class(es)")
-    if segmentation in differing and actual.seg_channels != config.seg_channels:
-        channels = actual.seg_channels
-        hints.append(
-            "the segmentation mode must be binary"
-            if channels == 1
-            else f"the project file must list {channels - 1} segmentation classes, mode multiclass or multilabel"
-        )
-    return "; ".join(hints) or "the file is incomplete or of another network: take the original checkpoint"

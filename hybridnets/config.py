@@ -23,6 +23,7 @@ __all__ = [
     "ModelConfig",
     "Scaling",
     "SegMode",
+    "check_backbone",
     "check_normalisation",
     "check_size",
 ]
@@ -128,13 +129,7 @@ class ModelConfig:
                     fix=did_you_mean(str(value), allowed),
                     code=ExitCode.USAGE,
                 )
-        if self.backbone is not None and not _BACKBONE.fullmatch(self.backbone):
-            raise HnxError(
-                f"{self.backbone!r} is not the name of a backbone",
-                why="timm's names consist of letters, digits and underscores, with one dot before a tag",
-                fix="for example repvgg_b0 or resnet18.a1_in1k; leave it out for the published EfficientNet",
-                code=ExitCode.USAGE,
-            )
+        check_backbone(self.backbone)
         for name in ("num_classes", "seg_classes"):
             if getattr(self, name) < 1:
                 raise HnxError(
@@ -160,6 +155,21 @@ class ModelConfig:
     def seg_channels(self) -> int:
         """Channels of the segmentation output: 1 for binary, else background + classes."""
         return 1 if self.seg_mode == "binary" else self.seg_classes + 1
+
+
+def check_backbone(name: str | None) -> None:
+    """Refuse what cannot be the name of a timm model; whether there is such a model only timm knows.
+
+    Raises:
+        HnxError: says how names look (exit code 2).
+    """
+    if name is not None and not _BACKBONE.fullmatch(name):
+        raise HnxError(
+            f"{name!r} is not the name of a backbone",
+            why="timm's names consist of letters, digits and underscores, with one dot before a tag",
+            fix="for example repvgg_b0 or resnet18.a1_in1k; leave it out for the published EfficientNet",
+            code=ExitCode.USAGE,
+        )
 
 
 def check_normalisation(mean: Sequence[Any], std: Sequence[Any]) -> None:

@@ -50,7 +50,8 @@ class TorchRuntime(Runtime):
         # every Python thread that calls torch gets a team of its own
         torch.set_num_threads(max(1, self.options.thread_count // self.options.streams))
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.options.precision]
-        model = build_model(load_checkpoint(self.bundle.file(self.bundle.weights)), self.bundle.model)
+        # branches fused as in the ONNX network: what anybody deploys; its equality is part of the export's proof
+        model = build_model(load_checkpoint(self.bundle.file(self.bundle.weights)), self.bundle.model).deployed()
         model.to(dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._model = model
         self._roles = {role: spec.name for role, spec in self.bundle.outputs.items() if role != "anchors"}

@@ -41,6 +41,12 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3
 @click.option(
     "-c", "--compound-coef", "--compound_coef", type=int, help="Coefficient 0-7.  [default: the checkpoint's]"
 )
+@click.option(
+    "-bb",
+    "--backbone",
+    metavar="NAME",
+    help="timm model that is the encoder, such as repvgg_b0.  [default: the checkpoint's, else EfficientNet]",
+)
 @click.option("-p", "--project", help="Project name or .yml file.  [default: the checkpoint's, else bdd100k]")
 @click.option("--width", type=int, help="Input width, a multiple of 128.  [default: 640]")
 @click.option("--height", type=int, help="Input height, a multiple of 128.  [default: 384]")
@@ -63,7 +69,12 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3
     help="For other consumers, repeatable: reg,cls,seg (default) or cls,reg,seg (output order), "
     "anchors-cxcywh, anchors-bin, anchors-output.",
 )
-@click.option("--activation", type=click.Choice(["swish", "hardswish", "relu"]), help="[default: the checkpoint's]")
+@click.option(
+    "--activation",
+    type=click.Choice(["swish", "hardswish", "relu"]),
+    help="Of the whole network; the last two make the squeeze-excite gate piecewise linear, too. A checkpoint must "
+    "have been trained with it.  [default: the checkpoint's, else swish]",
+)
 @click.option("--external-data", is_flag=True, help="Weights in a file of their own beside the ONNX file.")
 @click.option("--no-weights", is_flag=True, help="Leave out weights.safetensors (the torch runtime then cannot run).")
 @click.option(
@@ -72,6 +83,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3
 def command(
     weights: Path | None,
     compound_coef: int | None,
+    backbone: str | None,
     project: str | None,
     width: int | None,
     height: int | None,
@@ -98,12 +110,14 @@ def command(
 
     if sizes and (width or height):
         raise click.UsageError("give --size, or --width and --height, not both")
-    weights = weights or default_weights()
+    if weights is None and backbone is None and activation in (None, "swish"):
+        weights = default_weights()  # upstream's: EfficientNet with swish
     config = ExportConfig(
         sizes=tuple(dict.fromkeys(sizes)) or ((width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1]),),
         output=output,
         weights=weights,
         compound_coef=compound_coef,
+        backbone=backbone,
         project=project,
         activation=activation,  # type: ignore[arg-type]  # click.Choice has checked it
         opset=opset,

@@ -170,6 +170,7 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> Bundle:
             seg_classes=len(seg_classes),
             seg_mode=seg_mode,
             activation=activation,
+            backbone=_optional_text(model.get("backbone")),
         ),
         weights=None if weights is None else _member(weights),
         manifest=manifest,
@@ -190,6 +191,12 @@ def _names(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
         raise ValueError("class names are not a list of texts")
     return tuple(value)
+
+
+def _optional_text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{value!r} is no name")
+    return value
 
 
 def _one_of(value: Any, allowed: tuple[str, ...]) -> Any:

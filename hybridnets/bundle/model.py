@@ -144,13 +144,16 @@ def _bad_anchors(path: Path, why: str) -> HnxError:
     return HnxError(f"Cannot use anchors {path}", why=why, fix="export the bundle again")
 
 
-def bundle_name(compound_coef: int, width: int, height: int) -> str:
+def bundle_name(compound_coef: int, width: int, height: int, backbone: str | None = None) -> str:
     """Folder name of a bundle.
 
     >>> bundle_name(3, 640, 384)
     'hybridnets_c3_384x640'
+    >>> bundle_name(3, 640, 384, "repvgg_b0")
+    'hybridnets_c3_repvgg_b0_384x640'
     """
-    return f"hybridnets_c{compound_coef}_{height}x{width}"
+    network = f"c{compound_coef}" if backbone is None else f"c{compound_coef}_{backbone}"
+    return f"hybridnets_{network}_{height}x{width}"
 
 
 def check_tensors(bundle: Bundle) -> Bundle:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +13,9 @@ from hybridnets.config import ENCODERS, ModelConfig, check_size
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.network.bifpn import Pyramid, make_bifpn
 from hybridnets.network.decoder import DROPOUT, Decoder, SegmentationHead
-from hybridnets.network.encoder import Encoder, Taps
+from hybridnets.network.encoder import Encoder, MBConvBlock, Taps
 from hybridnets.network.heads import Head
+from hybridnets.network.timm_encoder import channels_first, fuse, make_timm_encoder
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -53,6 +56,7 @@ class HybridNets(nn.Module):
 
     Attributes:
         config: what the network was built from.
+        encoder: `Encoder`, or the timm model that the configuration names.
         frozen: names of submodules that stay in eval mode; `hybridnets.training.freeze` sets it.
     """
 
@@ -61,8 +65,13 @@ class HybridNets(nn.Module):
         self.config = config
         self.frozen: frozenset[str] = frozenset()
         scaling, activation = config.scaling, config.activation
-        encoder = Encoder(ENCODERS[scaling.encoder], activation)
-        p2, p3, p4, p5 = encoder.channels
+        encoder: nn.Module
+        self._channels_last = False
+        if config.backbone is None:
+            encoder = own = Encoder(ENCODERS[scaling.encoder], activation)
+            p2, p3, p4, p5 = own.channels
+        else:
+            encoder, (p2, p3, p4, p5), self._channels_last = make_timm_encoder(config.backbone)
         width, layers = scaling.bifpn_channels, scaling.head_layers
         self.bifpn = make_bifpn(scaling, (p3, p4, p5), activation)
         self.regressor = Head(width, 4, layers, activation)
@@ -83,9 +92,26 @@ class HybridNets(nn.Module):
 
         Off, a training step is a function of weights and batch alone.
         """
-        for block in self.encoder.blocks():
+        for block in self.encoder_blocks():
             block.drop = block.spec.drop if enabled else 0.0
         self.bifpndecoder.dropout.p = DROPOUT if enabled else 0.0
+
+    def encoder_blocks(self) -> Iterator[MBConvBlock]:
+        """The blocks of the EfficientNet; none of a timm backbone, which is built without dropout of any kind."""
+        return self.encoder.blocks() if isinstance(self.encoder, Encoder) else iter(())
+
+    def deployed(self) -> HybridNets:
+        """The same function in eval mode with the parallel branches of its backbone fused; the rest is shared.
+
+        The network itself where nothing can be fused. State-dict names of the encoder change with the fusion, so a
+        checkpoint is written from the network, not from this.
+        """
+        encoder = self.encoder if self.config.backbone is None else fuse(self.encoder)
+        if encoder is self.encoder:
+            return self.eval()
+        other = copy.copy(self)
+        other._modules = {**self._modules, "encoder": encoder}
+        return other.eval()
 
     def features(self, image: Tensor) -> Features:
         """The shared part. `image`: (N, 3, H, W) float, RGB, normalised; H and W multiples of 128.
@@ -96,6 +122,9 @@ class HybridNets(nn.Module):
         if not (torch.compiler.is_compiling() or _is_tracing()):
             _check_input(image)
         taps = self.encoder(image)
+        if self._channels_last:
+            taps = channels_first(taps)
+        taps = cast(Taps, tuple(taps))
         return Features(taps, self.bifpn(taps[1:]))
 
     def forward_detection(self, features: Features) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from hybridnets.config import ModelConfig
 from hybridnets.network.bifpn import FUSED
 from hybridnets.network.layers import SeparableConv
 from hybridnets.network.model import HybridNets
+from hybridnets.network.timm_weights import initialize_timm, level_batch_norms
 
 __all__ = ["create_model", "initialize"]
 
@@ -30,9 +31,13 @@ _NODE_GAIN = 1.2  # pointwise convolution of a BiFPN node
 
 def create_model(config: ModelConfig, seed: int = 0) -> HybridNets:
     """A new network in training mode with weights of `initialize`; leaves torch's global generator alone."""
-    with torch.device("meta"):
-        model = HybridNets(config)
-    model.to_empty(device="cpu")
+    if config.backbone is None:
+        with torch.device("meta"):
+            model = HybridNets(config)
+        model.to_empty(device="cpu")
+    else:  # emptying would take the constants of timm's models along
+        with torch.random.fork_rng(devices=[]):
+            model = HybridNets(config)
     initialize(model, seed)
     return model
 
@@ -41,7 +46,8 @@ def create_model(config: ModelConfig, seed: int = 0) -> HybridNets:
 def initialize(model: HybridNets, seed: int = 0, *, gains: bool = True) -> None:
     """Set every parameter and buffer of a network on the CPU.
 
-    * encoder: normal with variance 2 / fan-out (He et al. 2015), as EfficientNet, times a gain
+    * encoder: normal with variance 2 / fan-out (He et al. 2015), as EfficientNet, times a gain; a timm backbone
+      has timm's own initial weights
     * BiFPN: uniform with variance 2 / fan-in (He et al. 2015), times a gain; unweighted nodes divide by the
       number of maps they add; fusion weights 1
     * decoder: uniform with variance 2 / fan-in
@@ -52,10 +58,16 @@ def initialize(model: HybridNets, seed: int = 0, *, gains: bool = True) -> None:
     Args:
         model: the network.
         seed: of all random numbers.
-        gains: without, the gains are 1: for training, whose batch norms normalise.
+        gains: without, the gains are 1: for training, whose batch norms normalise. With them, the batch norms of a
+            timm backbone have the variances of `level_batch_norms`.
     """
     generator = torch.Generator().manual_seed(seed)
+    backbone = model.config.backbone
+    if backbone is not None:
+        initialize_timm(model.encoder, backbone, seed)
     for name, module in model.named_modules():
+        if backbone is not None and name.startswith("encoder."):
+            continue
         if isinstance(module, nn.Conv2d):
             _initialize_conv(name, module, generator)
             if module.bias is not None:
@@ -75,7 +87,9 @@ def initialize(model: HybridNets, seed: int = 0, *, gains: bool = True) -> None:
 def _apply_gains(model: HybridNets) -> None:
     config = model.config
     passed = math.sqrt(0.5) if config.activation == "relu" else 1.0
-    for block in model.encoder.blocks():
+    if config.backbone is not None:
+        level_batch_norms(model.encoder)
+    for block in model.encoder_blocks():
         block._project_conv.weight.mul_(passed**2 * (_SKIP_GAIN if block.skip else _NO_SKIP_GAIN))
     for cell in model.bifpn:
         for name, node in cell.named_children():

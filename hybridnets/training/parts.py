@@ -159,7 +159,10 @@ def build_parts(
         synchronise_batch_norms(network, device)
     if dtype is not None:
         network.classifier.final = Float32Sigmoid()
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    # torch 2.14.1 corrupts the heap in the backward pass of repvgg_b0 with channels last on a CPU: a timm backbone is
+    # not trained that way there
+    channels_last = config.channels_last and (config.backbone is None or device.type != "cpu")
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
     freeze(network, backbone=config.freeze_backbone, det=config.freeze_det, seg=config.freeze_seg)
     for name in _UNUSED:
@@ -182,7 +185,7 @@ def build_parts(
         ).to(device)
         for gather in (sum_over_processes if world.size > 1 else None, None)
     )
-    normaliser = Normaliser(project.mean, project.std, channels_last=config.channels_last).to(device)
+    normaliser = Normaliser(project.mean, project.std, channels_last=channels_last).to(device)
     step = TrainStep(
         network,
         make_criterion(loss),
