@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from runtimes import registry
 from runtimes.base import available_threads
 from runtimes.cpu import cpu_flags, cpu_model
-from runtimes.registry import REGISTRY, RuntimeEntry, probe
+from runtimes.registry import RuntimeEntry, probe
 
 __all__ = ["diagnose", "gpu_names", "isa", "jetson_model", "memory_bytes", "probe_here"]
 
@@ -136,7 +137,7 @@ def _low_precision(flags: list[str]) -> str:
 
 def _runtimes(look: Callable[[RuntimeEntry], dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
-    for row in REGISTRY:
+    for row in registry.REGISTRY:
         found = look(row)
         rows.append({"name": row.name, "available": not found["reason"], **found})
     return rows

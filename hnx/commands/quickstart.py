@@ -39,7 +39,7 @@ _PHASES = {
 def command(output: Path) -> None:
     """Make a bundle if there is none, measure its speed and accuracy on every runtime of this machine, draw a frame.
 
-    Takes about two and a half minutes; accuracy is that on 16 generated scenes. Without a checkpoint in
+    Takes about three minutes; accuracy is that on 16 generated scenes. Without a checkpoint in
     weights/hybridnets.pth the network is a seeded untrained one: the timings hold, accuracy only shows that the
     runtimes agree, and the picture that the pipeline works.
     """
