@@ -42,7 +42,7 @@ def test_a_short_run_grows_little() -> None:
 def test_a_long_run_grows_by_512_mb_at_most() -> None:
     values = measured(10_000, 3000)
     assert values["growth_mb"] < 512
-    assert values["growth_mb"] < 10 * 30_000_000 / 2**20 + 64  # 10 bytes a prediction
+    assert values["growth_mb"] < 12 * 30_000_000 / 2**20  # bytes a prediction, all told
 
 
 def size_of(record: ImageRecord) -> int:
