@@ -68,7 +68,7 @@ def _report(error: HnxError) -> None:
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output that never ends a command half-way: the files it writes matter more than what it says.
+    """A stream that never ends a command half-way: the files it writes matter more than what it says.
 
     A reader that has left (`head`) is forgiven; any other failure, such as a full disk, is kept for the end.
     """
@@ -103,13 +103,20 @@ def _open_streams() -> _Output | None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        # an hour of evaluation must not be lost because somebody piped its progress into `head`
+        sys.stderr = _wrapped(sys.stderr, lines=True)
     if not isinstance(sys.stdout, io.TextIOWrapper):  # put there by a program that calls us
         return None
-    encoding, lines = sys.stdout.encoding, sys.stdout.line_buffering
-    # replace: a terminal or file without Unicode (PYTHONIOENCODING=ascii) shows a question mark
-    output = _Output(sys.stdout.detach(), encoding=encoding, errors="replace", line_buffering=lines)
+    output = _wrapped(sys.stdout, lines=sys.stdout.line_buffering)
     sys.stdout = output
     return output
+
+
+def _wrapped(stream: io.TextIOWrapper, *, lines: bool) -> _Output:
+    encoding = stream.encoding
+    # replace: a terminal or file without Unicode (PYTHONIOENCODING=ascii) shows a question mark
+    return _Output(stream.detach(), encoding=encoding, errors="replace", line_buffering=lines)
 
 
 def run() -> None:
