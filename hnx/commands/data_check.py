@@ -86,7 +86,9 @@ def _print(report: CheckReport, show: int) -> None:
     samples = sum(split.samples for split in splits)
     broken = sum(split.broken for split in splits)
     rest = f"{warnings} warning{'s' * (warnings != 1)}"
-    if report.errors:
+    if report.errors and not samples:
+        print(f"there is no sample: {report.errors} error(s), {rest}")
+    elif report.errors:
         print(f"{broken} of {samples} samples cannot be used as they are: {report.errors} error(s), {rest}")
     else:
         success(f"all {samples} samples can be used, {rest}")
@@ -108,6 +110,8 @@ def _print_figures(splits: list[SplitReport]) -> None:
 
     row("samples", *(str(split.samples) for split in splits))
     row("with errors", *(str(split.broken) for split in splits))
+    if any(split.unlabelled for split in splits):
+        row("unlabelled, not read", *(str(split.unlabelled) for split in splits))
     row("image size", *(_sizes(split) for split in splits))
     for name in splits[0].classes:
         row(f"boxes of {name}", *(str(split.boxes[name]) for split in splits))

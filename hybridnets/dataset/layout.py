@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.project import Project
 
-__all__ = ["IMAGE_SUFFIXES", "SampleFiles", "Split", "SplitFolders", "find_image", "open_split", "split_folders"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SampleFiles",
+    "Split",
+    "SplitFolders",
+    "check_regular",
+    "find_image",
+    "open_split",
+    "split_folders",
+]
 
 # upstream knows .jpg only; the first that exists is read
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -111,6 +121,22 @@ def find_image(folder: Path, name: str) -> Path:
     return folder / f"{name}.jpg"
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what reading would wait for without end; everything else shows when it is read.
+
+    Raises:
+        HnxError: a pipe, a socket or a device, or a link to one.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise HnxError(
+            f"Cannot read {path}", why="it is a pipe or a device, not a file", fix="put the file itself there"
+        )
+
+
 def split_folders(project: Project, data: Path | None = None, split: str | None = None) -> SplitFolders:
     """The folders of a split, whether they exist or not.
 
@@ -133,7 +159,7 @@ def split_folders(project: Project, data: Path | None = None, split: str | None 
         raise HnxError(
             f"There is no data set {data}",
             why="it is a file" if data.exists() else "no such folder",
-            fix=f"check the path, or make one: hnx data synth {data}",
+            fix="name its folder" if data.exists() else f"check the path, or make one: hnx data synth {data}",
         )
     images, labels, *masks = (
         (Path(root) if data is None else data / Path(root).name) / split

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hybridnets.config import check_size
 from hybridnets.dataset.labels import boxes_in_input, class_ids, fault_of, read_label
-from hybridnets.dataset.layout import Split
+from hybridnets.dataset.layout import Split, check_regular
 from hybridnets.dataset.masks import combine, letterbox_mask, read_mask
 from hybridnets.errors import HnxError
 from hybridnets.preprocess import Letterbox
@@ -66,6 +66,8 @@ class SampleReader:
         """
         project = self.split.project
         files = self.split.files(name)
+        for path in (files.label, files.image, *files.masks):
+            check_regular(path)
         # the quickest first: a broken label costs no decoding
         labels = read_label(files.label, project.traffic_light_color)
         frame = read_image(files.image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +91,6 @@ def test_a_good_set_and_its_figures(root: Path) -> None:
     ("file", "kind"),
     [
         (f"{IMAGES}/b.jpg", "image-missing"),
-        (f"{LABELS}/b.json", "label-missing"),
         (f"{ROADS}/b.png", "mask-missing"),
         (f"{LANES}/b.png", "mask-missing"),
     ],
@@ -125,6 +125,24 @@ def test_a_damaged_file_is_named(root: Path, file: str, kind: str, damage: str) 
     assert report.splits[0].broken == 1
 
 
+@pytest.mark.parametrize("target", ["b.jpg", "pipe", "folder", "/dev/zero"])
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [(f"{IMAGES}/b.jpg", "image-damaged"), (f"{LABELS}/b.json", "label-damaged"), (f"{ROADS}/b.png", "mask-damaged")],
+)
+def test_a_link_to_what_is_no_file_is_named(root: Path, file: str, kind: str, target: str) -> None:
+    path = root / file
+    os.mkfifo(root / "pipe")
+    (root / "folder").mkdir()
+    path.unlink()
+    path.symlink_to(path.name if target == "b.jpg" else root / target)  # a circle, or elsewhere
+    report = check(root)
+    assert found(report) == [(kind, path.name)]
+    assert report.splits[0].broken == 1
+    with pytest.raises(HnxError, match=path.name):
+        SampleReader(open_split(Project(), root, "val"), (128, 256)).read("b")
+
+
 @pytest.mark.parametrize("folder", [IMAGES, LABELS, ROADS, LANES])
 def test_a_missing_folder_is_one_finding(root: Path, folder: str) -> None:
     for path in (root / folder).iterdir():
@@ -144,8 +162,6 @@ def test_a_missing_folder_is_one_finding(root: Path, folder: str) -> None:
 
 def test_an_unreadable_folder_is_one_finding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # tests may run as root, who may read everything
-    import os
-
     scandir = os.scandir
 
     def refuse(path: Path) -> Any:
@@ -189,11 +205,24 @@ def test_names(root: Path) -> None:
             ("stray", "notes.txt"),
             ("mask-missing", "a.png"),
             ("stray", "a.png"),
-            ("image-missing", "kept.jpg"),
             ("label-missing", "kept.json"),
-            ("mask-missing", "kept.png"),
         ]
     )
+
+
+def test_an_image_without_a_label_is_no_error(root: Path) -> None:
+    # as BDD100K's own 137; nobody reads it, so it may be damaged, too
+    (root / LABELS / "b.json").unlink()
+    (root / IMAGES / "b.jpg").write_bytes(b"")
+    report = check(root)
+    assert [(f.kind, f.file, f.severity) for f in report.findings] == [
+        ("label-missing", str(root / LABELS / "b.json"), "warning")
+    ]
+    assert report.findings[0].what == "no label, but image and road mask and lane mask"
+    (split,) = report.splits
+    assert (split.samples, split.unlabelled, split.broken) == (2, 1, 0)
+    assert report.to_json()["splits"]["val"]["unlabelled"] == 1
+    assert open_split(Project(), root, "val").names == ("a", "c")
 
 
 def test_a_mask_of_another_size(root: Path) -> None:
@@ -331,6 +360,10 @@ def test_images_of_other_shapes(root: Path) -> None:
 def test_both_splits_unless_one_is_named(root: Path) -> None:
     report = check(root, split=None)
     assert found(report) == [("split-missing", "det_annot")]
+    for folder in (IMAGES, LABELS, ROADS, LANES):  # as `hnx data synth --train 0` leaves them
+        (root / folder).with_name("train").mkdir()
+    assert found(check(root, split=None)) == [("split-missing", "det_annot")]
+    assert {kind for kind, _ in found(check(root, split="train"))} == {"folder-empty"}
     assert report.errors == 0
     assert [split.samples for split in report.splits] == [0, 3]
     assert found(check(root, split="test"))[0][0] == "folder-missing"

@@ -19,9 +19,16 @@ _FOREIGN_MASK = re.compile(r"(.+)_(drivable_id|drivable_color|train_id|train_col
 
 @dataclass
 class Listing:
-    """Names of all samples, complete or not, and what was found."""
+    """What is there.
+
+    Attributes:
+        names: of all samples, complete or not: what has a label, or everything where there are no labels at all.
+        unlabelled: number of other names; nobody reads their files.
+        findings: what is missing or in the way.
+    """
 
     names: list[str] = field(default_factory=list)
+    unlabelled: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -47,9 +54,14 @@ def list_split(folders: SplitFolders, classes: tuple[str, ...]) -> Listing:
         *(_Folder(p, "mask", f"{name} mask", (".png",)) for name, p in zip(classes, folders.masks, strict=True)),
     ]
     usable = [folder for folder in wanted if _fill(folder, listing.findings)]
-    names = sorted({name for folder in usable for name in folder.files})
-    for name in names:
+    labelled = next((folder.files for folder in usable if folder.role == "label"), None)
+    for name in sorted({name for folder in usable for name in folder.files}):
         have = [folder.title for folder in usable if name in folder.files]
+        if labelled is not None and name not in labelled:
+            listing.findings += [_missing(folder, name, have) for folder in usable if folder.role == "label"]
+            listing.unlabelled += 1
+            continue
+        listing.names.append(name)
         for folder in usable:
             found = folder.files.get(name)
             if found is None:
@@ -60,7 +72,6 @@ def list_split(folders: SplitFolders, classes: tuple[str, ...]) -> Listing:
                 listing.findings.append(Finding("duplicate", str(folder.path / best), what))
     for folder in wanted:
         listing.findings += _strays(folder)
-    listing.names = names
     return listing
 
 
@@ -75,8 +86,8 @@ def _fill(folder: _Folder, findings: list[Finding]) -> bool:
                 foreign = _FOREIGN_MASK.fullmatch(stem) if folder.role == "mask" else None
                 if foreign:
                     folder.others[foreign[1]].append(entry.name)
-                # a link to nowhere counts: reading it says so
-                elif suffix in folder.suffixes and (entry.is_file() or entry.is_symlink()):
+                # a link counts wherever it leads (asking a circular one is an error): reading it says what is wrong
+                elif suffix in folder.suffixes and (entry.is_symlink() or entry.is_file()):
                     folder.files[stem].append(entry.name)
                 else:
                     folder.others[stem].append(entry.name)

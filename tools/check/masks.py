@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridnets.dataset.layout import check_regular
 from hybridnets.dataset.masks import MAX_BYTES, read_mask
 from hybridnets.errors import HnxError
 from tools.check.findings import Finding, damage
@@ -32,8 +33,9 @@ class MaskFacts:
 def inspect_mask(path: Path, name: str, size: tuple[int, int] | None) -> MaskFacts:
     """Look at the mask of class `name`; (height, width) `size` of its image, None when that is not known."""
     file = str(path)
-    raw = _raw(path)
     try:
+        check_regular(path)
+        raw = _raw(path)
         # the usual form is decoded once only
         mask = raw if raw is not None and raw.ndim == 2 and raw.dtype == np.uint8 else read_mask(path)
     except HnxError as error:

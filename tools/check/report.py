@@ -21,7 +21,8 @@ class SplitReport:
     """One split.
 
     Attributes:
-        samples: names found in any of its folders.
+        samples: names that have a label, or, where there is none at all, names found in any of its folders.
+        unlabelled: other names in its folders, which nobody reads.
         broken: samples of which a file is missing, damaged or wrong.
         boxes: usable boxes of each class; `ignored`: boxes of each other category.
         sides: boxes by size in input pixels, see `SIZE_EDGES`.
@@ -35,6 +36,7 @@ class SplitReport:
     seg_classes: tuple[str, ...]
     findings: list[Finding] = field(default_factory=list)
     samples: int = 0
+    unlabelled: int = 0
     broken: int = 0
     without_boxes: int = 0
     boxes: Counter[str] = field(default_factory=Counter)
@@ -79,6 +81,7 @@ class SplitReport:
         """Without the findings."""
         return {
             "samples": self.samples,
+            "unlabelled": self.unlabelled,
             "broken": self.broken,
             "without_boxes": self.without_boxes,
             "boxes": {name: self.boxes[name] for name in self.classes},

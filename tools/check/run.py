@@ -51,7 +51,7 @@ def check_dataset(
             continue
         listing = list_split(place, project.seg_list)
         part.findings += listing.findings
-        part.samples = len(listing.names)
+        part.samples, part.unlabelled = len(listing.names), listing.unlabelled
         for name in seen.intersection(listing.names):
             image = str(find_image(place.images, name))
             part.findings.append(Finding("split-overlap", image, f"{name} is in the other split, too"))
@@ -68,15 +68,23 @@ def check_dataset(
 
 
 def _places(project: Project, data: Path | None, split: str | None) -> list[tuple[SplitFolders, bool]]:
-    """The splits to check, and whether nothing at all is there."""
+    """The splits to check, and whether nothing at all is there: no folder, or only empty ones."""
     if split is not None:
         return [(split_folders(project, data, split), False)]
     names = dict.fromkeys((project.dataset.train_set, project.dataset.test_set))
     places = [split_folders(project, data, name) for name in names]
-    there = [any(folder.exists() for folder in (p.images, p.labels, *p.masks)) for p in places]
+    there = [any(map(_holds_something, (p.images, p.labels, *p.masks))) for p in places]
     if not any(there):
         return [(places[-1], False)]
     return [(place, not exists) for place, exists in zip(places, there, strict=True)]
+
+
+def _holds_something(folder: Path) -> bool:
+    """Not the empty folders that `hnx data synth --val 0` leaves; a folder one may not look into counts."""
+    try:
+        return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError:
+        return True
 
 
 def _close(part: SplitReport, place: SplitFolders) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridnets.dataset.labels import MAX_BYTES, LabelBox, boxes_in_input, class_ids, fault_of, parse_label
-from hybridnets.dataset.layout import SplitFolders, find_image
+from hybridnets.dataset.layout import SplitFolders, check_regular, find_image
 from hybridnets.errors import HnxError
 from hybridnets.files import read_json
 from hybridnets.preprocess import Letterbox
@@ -60,6 +60,7 @@ class Inspector:
         image = find_image(self.folders.images, name)
         if _there(image):
             try:
+                check_regular(image)
                 facts.size = read_image(image).shape[:2]
                 facts.findings += self._shape(image, facts.size)
             except HnxError as error:
@@ -95,6 +96,7 @@ class Inspector:
 
     def _label(self, path: Path, facts: Facts) -> None:
         try:
+            check_regular(path)
             data = read_json(path, limit=MAX_BYTES)
         except HnxError as error:
             facts.findings.append(damage("label-damaged", path, error))
@@ -124,9 +126,9 @@ class Inspector:
 
 
 def _there(path: Path) -> bool:
-    """An ordinary file, or a link to nowhere, or one we may not look at: reading it says what is wrong."""
+    """An ordinary file, or a link to anything, or one we may not look at: reading it says what is wrong."""
     try:
-        return path.is_file() or (path.is_symlink() and not path.exists())
+        return path.is_file() or path.is_symlink()
     except OSError:
         return True
 
