@@ -121,8 +121,12 @@ def find_image(folder: Path, name: str) -> Path:
     return folder / f"{name}.jpg"
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: Path, what: str = "") -> None:
     """Refuse what reading would wait for without end; everything else shows when it is read.
+
+    Args:
+        path: of a file to be read.
+        what: what failed, for the error; default "Cannot read <path>".
 
     Raises:
         HnxError: a pipe, a socket or a device, or a link to one.
@@ -133,7 +137,7 @@ def check_regular(path: Path) -> None:
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise HnxError(
-            f"Cannot read {path}", why="it is a pipe or a device, not a file", fix="put the file itself there"
+            what or f"Cannot read {path}", why="it is a pipe or a device, not a file", fix="put the file itself there"
         )
 
 

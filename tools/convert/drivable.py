@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridnets.dataset.layout import check_regular
 from hybridnets.errors import HnxError, from_os_error
 from tools.convert.categories import kind_of, label_attributes
 from tools.convert.geometry import GeometryError, fill, flatten, parse_poly2d
@@ -74,16 +75,18 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
     Raises:
         HnxError: missing, damaged, cut off, or not one channel of 8 bits (a colour map).
     """
+    check_regular(path, f"Cannot read mask {path}")
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise from_os_error(f"Cannot read mask {path}", error) from error
+    # OpenCV fills the rest of a PNG that is cut off with zeros, which are a class here; every whole PNG ends in IEND
+    whole = len(data) and (path.suffix.lower() != ".png" or b"IEND" in bytes(data[-64:]))
     try:
-        mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+        mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if whole else None
     except cv2.error:
         mask = None
-    # OpenCV fills the rest of a PNG that is cut off with zeros, which are a class here; every whole PNG ends in IEND
-    if mask is None or (path.suffix.lower() == ".png" and b"IEND" not in bytes(data[-64:])):
+    if mask is None:
         raise HnxError(f"Cannot read mask {path}", why="it is damaged or cut off", fix="unpack the download again")
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise HnxError(

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridnets.dataset.layout import check_regular
 from hybridnets.errors import HnxError, from_os_error
 from hybridnets.files import read_json, write_bytes
 from tools.convert.drivable import MASK_IDS, draw_areas, mask_area, read_grey
@@ -138,7 +139,8 @@ def _draw(
     except GeometryError as error:
         return Outcome(task.name, "mask_broken", str(error))
     except HnxError as error:
-        reason = "mask_broken" if "mask" in error.what else stage
+        # folders may be called masks, too
+        reason = "mask_broken" if error.what.startswith(("Cannot read mask", "Cannot use mask")) else stage
         return Outcome(task.name, reason, f"{error.what}: {error.why}")
     return label, road, lane
 
@@ -164,6 +166,8 @@ class _Reader:
             FrameError: it is made for pictures of another size.
         """
         if ref not in self._seen:
+            if isinstance(ref, Path):
+                check_regular(ref)
             self._seen[ref] = read_json(ref, limit=MAX_ELEMENT) if isinstance(ref, Path) else read_place(ref)
         frame = self._seen[ref]
         _check_size(frame_size(frame) or self._recipe.sizes.get(role), self._size, "its labels are")
@@ -209,6 +213,7 @@ def _plain_boxes(recipe: Recipe, rows: Any, size: tuple[int, int], counts: Count
 
 def _yolo_rows(recipe: Recipe, path: Path, size: tuple[int, int], counts: Counter[str]) -> list[tuple[Any, ...]]:
     """Lines `class cx cy w h`, in shares of the image; a sixth column (confidence) is ignored."""
+    check_regular(path)
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from hybridnets.dataset.layout import check_regular
 from hybridnets.errors import HnxError, from_os_error
 from hybridnets.files import read_json
 from hybridnets.sources import IMAGE_SUFFIXES
@@ -220,6 +221,7 @@ class FolderIndex(NamedIndex):
         stems = list(self._files)
         for stem in stems[:: max(1, len(stems) // samples)]:
             try:
+                check_regular(self.ref(stem))
                 self.look(read_json(self.ref(stem), limit=MAX_ELEMENT))
             except HnxError:
                 continue  # left out and listed when its turn comes

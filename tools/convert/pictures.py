@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 
+from hybridnets.dataset.layout import check_regular
 from hybridnets.errors import HnxError, from_os_error
 from hybridnets.files import atomic_path, write_bytes
 from hybridnets.sources import read_image
@@ -29,8 +30,9 @@ def image_size(path: Path) -> tuple[int, int]:
     A JPEG is not decoded (8 ms of 1280x720): its header gives the size, its last bytes say whether it is whole.
 
     Raises:
-        HnxError: missing, damaged or cut off.
+        HnxError: missing, damaged, cut off, or a pipe.
     """
+    check_regular(path)
     if path.suffix.lower() in _JPEG:
         try:
             size = _jpeg_size(path.read_bytes())

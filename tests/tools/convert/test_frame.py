@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,21 @@ def test_damaged_files_leave_the_frame_out(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:-20])
     assert make(tmp_path, drivable=cut, mask_ids="2020").reason == "mask_broken"
     assert make(tmp_path, lanes=cut).reason == "mask_broken"
+
+
+def test_pipes_and_devices_leave_the_frame_out(tmp_path: Path) -> None:
+    folder = tmp_path / "masks"  # the name of a folder decides nothing
+    folder.mkdir()
+    found = {}
+    for suffix, target in ((".jpg", "/dev/zero"), (".json", "pipe"), (".txt", "pipe"), (".png", "pipe")):
+        found[suffix] = folder / f"a{suffix}"
+        found[suffix].symlink_to(target)
+    os.mkfifo(folder / "pipe")
+    assert make(tmp_path, image=found[".jpg"]).reason == "image_broken"
+    assert make(tmp_path, boxes=found[".json"]).reason == "labels_broken"
+    assert make(tmp_path, boxes=found[".txt"], class_names=("car",)).reason == "labels_broken"
+    assert make(tmp_path, drivable=found[".png"], mask_ids="2020").reason == "mask_broken"
+    assert make(tmp_path, lanes=found[".png"]).reason == "mask_broken"
 
 
 def test_masks_of_another_size_or_kind(tmp_path: Path) -> None:
