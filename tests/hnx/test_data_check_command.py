@@ -15,6 +15,7 @@ import pytest
 
 from hnx.__main__ import main
 from hybridnets.errors import ExitCode
+from tests.processes import alive, children
 
 PARITY = Path(__file__).parents[1] / "data" / "parity" / "dataset"
 
@@ -138,23 +139,3 @@ def test_ctrl_c_ends_it_cleanly(folder: Path) -> None:
     while any(map(alive, family)):
         assert time.monotonic() < deadline, "children are left"
         time.sleep(0.01)
-
-
-def alive(process: int) -> bool:
-    """A process that has ended and waits for its entry to be removed is not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def children(parent: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            found.append(int(path.parent.name))
-    return found

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from hybridnets.dataset.workers import ordered_map
 from hybridnets.errors import HnxError
 from hybridnets.files import read_json, write_json
 from hybridnets.version import __version__
@@ -34,6 +28,7 @@ __all__ = ["SCHEMA_VERSION", "convert", "read_back"]
 
 SCHEMA_VERSION = 1
 _BATCH = 16  # frames a task: 0.3 s of work, so that Ctrl-C is quick and 1 ms of pickling does not count
+_GRACE_S = 10.0  # for a batch to be finished after Ctrl-C
 _READ_BACK = 20  # frames of a split that are looked at again
 OnProgress = Callable[[str, int, int], None]
 
@@ -83,62 +78,18 @@ def _convert_split(config: ConvertConfig, split: SplitPlan, journal: Journal, on
     report.frames, report.counts = journal.frames[name], journal.totals[name]
 
 
+class _Batch(list[FrameTask]):
+    """Frames that go to a worker together."""
+
+    def __str__(self) -> str:
+        return f"{self[0].name} to {self[-1].name}"
+
+
 def _outcomes(recipe: Recipe, tasks: Iterator[FrameTask], workers: int) -> Generator[list[Outcome], None, None]:
-    """Batches of outcomes as they come; memory is bounded by a few batches a worker."""
-    batches = iter(lambda: list(islice(tasks, _BATCH)), [])
-    first = next(batches, None)
-    if first is None:
-        return
-    if workers == 0:
-        yield _work(recipe, first)
-        for batch in batches:
-            yield _work(recipe, batch)
-        return
-    # spawn: a forked child would inherit locks of the progress bar's thread in whatever state they are
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
-    waiting: set[Future[list[Outcome]]] = set()
-    try:
-        waiting.add(_submit(executor, recipe, first))
-        for batch in batches:
-            waiting.add(_submit(executor, recipe, batch))
-            if len(waiting) > 3 * workers:
-                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-        while waiting:
-            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in finished)
-    except BrokenProcessPool as error:
-        raise HnxError(
-            "A worker process ended unexpectedly",
-            why="the system may have killed it for want of memory",
-            fix="run the same command again: it goes on where it was; --workers 1 needs the least memory",
-        ) from error
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _submit(executor: ProcessPoolExecutor, recipe: Recipe, batch: list[FrameTask]) -> Future[list[Outcome]]:
-    """Hand over a batch; a worker born here never sees Ctrl-C, which goes to the whole terminal."""
-    if not hasattr(signal, "pthread_sigmask"):
-        return executor.submit(_work, recipe, batch)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return executor.submit(_work, recipe, batch)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker() -> None:
-    cv2.setNumThreads(1)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    """A parent that was killed cannot say goodbye: without this its workers would wait for ever."""
-    connection.wait([sentinel])
-    os._exit(1)
+    """Outcomes of one batch after the other; memory is bounded by a few batches a worker."""
+    batches = iter(lambda: _Batch(islice(tasks, _BATCH)), [])
+    work = functools.partial(_work, recipe)
+    return ordered_map(work, batches, workers=workers, prefetch=4 * workers, grace_s=_GRACE_S)
 
 
 def _work(recipe: Recipe, batch: list[FrameTask]) -> list[Outcome]:

@@ -18,8 +18,7 @@ from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.files import read_json, remove_leftovers, write_json
 from hybridnets.version import __version__
 from tools.synth.config import FOLDERS, MANIFEST, SPLITS, SynthConfig, folder_identity
-from tools.synth.crew import Job, write_all
-from tools.synth.writing import scene_name
+from tools.synth.writing import Job, write_all
 
 __all__ = ["SynthProgress", "SynthReport", "generate"]
 
@@ -57,14 +56,14 @@ def generate(config: SynthConfig, on_progress: Callable[[SynthProgress], None] |
         HnxError: the folder holds something else, cannot be written, or a worker died.
     """
     _prepare(config)
-    jobs = [(split, index) for split, count in config.counts.items() for index in range(count)]
+    jobs = [Job(split, index) for split, count in config.counts.items() for index in range(count)]
     present = _present(config)
-    missing = [job for job in jobs if scene_name(*job) not in present[job[0]]]
+    missing = [job for job in jobs if job.name not in present[job.split]]
     kept = len(jobs) - len(missing)
     _write_manifest(config, complete=False)
     done = kept
     _tell(on_progress, done, len(jobs), kept)
-    with contextlib.closing(_writing(config, missing)) as written:
+    with contextlib.closing(write_all(config, missing)) as written:
         for _ in written:
             done += 1
             _tell(on_progress, done, len(jobs), kept)
@@ -74,10 +73,6 @@ def generate(config: SynthConfig, on_progress: Callable[[SynthProgress], None] |
     for counted in objects.values():
         total.update(counted)
     return SynthReport(config.folder, len(missing), kept, dict(sorted(total.items())))
-
-
-def _writing(config: SynthConfig, missing: list[Job]) -> Any:
-    return write_all(config, missing)
 
 
 def _tell(on_progress: Callable[[SynthProgress], None] | None, done: int, total: int, kept: int) -> None:
@@ -185,7 +180,7 @@ def _count_objects(config: SynthConfig) -> dict[str, dict[str, int]]:
     for split, count in config.counts.items():
         total: Counter[str] = Counter()
         for index in range(count):
-            path = config.path("det_annot", split, scene_name(split, index))
+            path = config.path("det_annot", split, Job(split, index).name)
             label = read_json(path)
             try:
                 total.update(str(found["category"]) for found in label["frames"][0]["objects"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from hybridnets.dataset import BrokenSample, Sample, SampleLoader, SampleReader,
 from hybridnets.dataset.workers import ordered_map
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.project import load_project
+from tests.processes import alive, children
 
 DATA = Path(__file__).parents[2] / "data" / "parity" / "dataset"
 
@@ -120,6 +122,37 @@ def test_leaving_early_leaves_no_process() -> None:
     assert children() == set()
 
 
+def test_items_are_taken_when_they_are_needed() -> None:
+    taken: list[int] = []
+
+    def source() -> Iterator[int]:
+        for item in range(100):
+            taken.append(item)
+            yield item
+
+    results = ordered_map(operator.neg, source(), workers=2, prefetch=4)
+    assert [next(results) for _ in range(10)] == [-item for item in range(10)]
+    assert len(taken) <= 14
+    results.close()
+
+
+def test_what_is_begun_may_be_finished(tmp_path: Path) -> None:
+    ready, done = tmp_path / "ready", tmp_path / "done"
+    slow = f"__import__('pathlib').Path({str(ready)!r}).touch(), __import__('time').sleep(0.5), "
+    slow += f"__import__('pathlib').Path({str(done)!r}).touch()"
+    for grace, finished in ((0.0, False), (30.0, True)):
+        results = ordered_map(eval, ["1", slow], workers=1, prefetch=2, grace_s=grace)
+        assert next(results) == 1
+        deadline = time.monotonic() + 30
+        while not ready.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        results.close()
+        assert done.exists() == finished
+        assert children() == set()
+        ready.unlink()
+
+
 SCRIPT = textwrap.dedent("""
     import operator, sys, time
     from hybridnets.dataset.workers import ordered_map
@@ -162,25 +195,3 @@ def test_relative_paths_and_a_hostile_working_folder(tmp_path: Path, monkeypatch
     split = open_split(load_project(str(DATA / "project_nc1_binary.yml")), Path("data"))
     (sample,) = SampleLoader(SampleReader(split, (128, 256)), split.names[:1], workers=1)
     assert isinstance(sample, Sample)
-
-
-def alive(process: int) -> bool:
-    """A process that has ended and waits for its entry to be removed is not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def children(parent: int | None = None) -> set[int]:
-    """Process ids of the living children of a process."""
-    parent = os.getpid() if parent is None else parent
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent and fields[0] != "Z":
-            found.add(int(path.parent.name))
-    return found

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from hybridnets.dataset import open_split
 from hybridnets.errors import HnxError
 from hybridnets.project import load_project
+from tests.processes import children
 from tests.tools.convert.builders import det_frame, dump, grey, image, outputs, overlap, own_frames, run, unpack
 from tools.convert import ConvertConfig, convert, make_plan
 from tools.convert import engine as module
@@ -241,15 +243,20 @@ def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_worker_that_dies_is_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = own_frames(tmp_path / "in", ["a"])
-    monkeypatch.setattr(module, "_begin_worker", _die)
-    with pytest.raises(HnxError, match="worker process ended") as caught:
-        run(root, tmp_path / "out", empty_masks=True, workers=1)
-    assert "goes on" in caught.value.fix
+    monkeypatch.setattr(module, "_BATCH", 2)
+    root = own_frames(tmp_path / "in", [f"{i:03}" for i in range(90)])
+    config = ConvertConfig(root, tmp_path / "out", empty_masks=True, workers=1)
 
+    def kill(split: str, done: int, total: int) -> None:
+        for child in children():
+            os.kill(child, signal.SIGKILL)
 
-def _die() -> None:
-    os._exit(9)
+    with pytest.raises(HnxError, match=r"died while it was working on \d+ to \d+") as caught:
+        convert(config, make_plan(config), kill)
+    assert "run it again" in caught.value.fix
+    report = run(root, tmp_path / "out", empty_masks=True)["val"]
+    assert report.kept >= 2
+    assert report.frames == 90
 
 
 def test_output_that_cannot_be_read_back(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hybridnets.errors import HnxError
+from tests.processes import alive, children
 from tests.tools.convert.builders import det_frame, dump, outputs, own_frames, run
 from tools.convert import engine
 from tools.convert import journal as module
@@ -194,13 +195,14 @@ def test_kill_9_leaves_whole_files_and_no_workers(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True) as child:
         assert child.stdout is not None
         child.stdout.readline()
+        workers = children(child.pid)
+        assert len(workers) == 1
         child.send_signal(signal.SIGKILL)
         child.wait()
-        group = child.pid
     deadline = time.monotonic() + 20
-    while _alive(group) and time.monotonic() < deadline:
+    while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not _alive(group)
+    assert not any(map(alive, workers))
     # nothing is half written: labels are whole, and each has its other files
     labels = [path for path in (tmp_path / "out/det_annot/val").iterdir() if not path.name.startswith(".")]
     assert 0 < len(labels) < 120
@@ -210,13 +212,3 @@ def test_kill_9_leaves_whole_files_and_no_workers(tmp_path: Path) -> None:
     assert 0 < report.kept < 120
     run(root, tmp_path / "whole", **OPTIONS)
     assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
-
-
-def _alive(group: int) -> bool:
-    """Is there a process of this group that is no zombie? Not every container's first process reaps them."""
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, found = status.read_text().rpartition(")")[2].split()[:3]
-            if int(found) == group and state != "Z":
-                return True
-    return False

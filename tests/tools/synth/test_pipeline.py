@@ -16,8 +16,8 @@ import pytest
 
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.files import read_json
+from tests.processes import children
 from tools.synth import SynthConfig, SynthProgress, generate, render_scene
-from tools.synth import crew as crew_module
 from tools.synth import writing as writing_module
 from tools.synth.config import FOLDERS
 
@@ -146,20 +146,22 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
         generate(config(path))
 
 
-@pytest.mark.parametrize(("code", "workers"), [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EACCES, 2)])
+@pytest.mark.parametrize(("code", "workers"), [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.ENOTDIR, 2)])
 def test_disk_errors_are_one_sentence_and_leave_whole_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, workers: int
 ) -> None:
-    def full(path: Path, data: bytes) -> None:
-        raise OSError(code, os.strerror(code), str(path))
+    blocked = tmp_path / "imgs" / "train"
+
+    def begin(state: SynthProgress) -> None:
+        # a worker imports its own modules: its failure has to come from the disk itself
+        if workers == 2 and state.done == 0:
+            blocked.rmdir()
+            blocked.write_text("in the way")
 
     if workers == 1:
         monkeypatch.setattr(writing_module, "write_bytes", lambda path, data: _fail(path, code))
-    else:  # a worker imports its own modules: its failure has to come from the disk itself
-        blocked = tmp_path / "imgs" / "train"
-        monkeypatch.setattr(crew_module, "_start", _start_after(blocked, crew_module._start))
     with pytest.raises(HnxError, match="Cannot write") as caught:
-        generate(config(tmp_path, workers=workers))
+        generate(config(tmp_path, workers=workers), begin)
     assert caught.value.code == ExitCode.FAILED
     assert read_json(tmp_path / "manifest.json")["complete"] is False
     assert not list(tmp_path.rglob("*.tmp*"))
@@ -171,65 +173,36 @@ def _fail(path: Path, code: int) -> None:
     raise from_os_error(f"Cannot write {path}", OSError(code, os.strerror(code), str(path)))
 
 
-def _start_after(folder: Path, start: Any) -> Any:
-    """Put a file in a folder's place just before the workers start."""
-
-    def blocked(*arguments: Any) -> Any:
-        folder.rmdir()
-        folder.write_text("in the way")
-        return start(*arguments)
-
-    return blocked
-
-
-def test_a_killed_worker_is_one_sentence_and_the_next_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    members: list[Any] = []
-    start = crew_module._start
-
-    def remember(*arguments: Any) -> Any:
-        members.extend(start(*arguments))
-        return members
-
-    monkeypatch.setattr(crew_module, "_start", remember)
-
+def test_a_killed_worker_is_one_sentence_and_the_next_run_goes_on(tmp_path: Path) -> None:
     def kill(state: SynthProgress) -> None:
         if state.done == 2:
-            os.kill(members[0].process.pid, signal.SIGKILL)
+            os.kill(min(children()), signal.SIGKILL)
 
-    with pytest.raises(HnxError, match="worker process ended") as caught:
+    with pytest.raises(HnxError, match="worker process died while it was working on") as caught:
         generate(config(tmp_path, 40, 1, workers=2), kill)
     assert "SIGKILL" in caught.value.why
-    assert all(not member.process.is_alive() for member in members)
+    assert "run it again" in caught.value.fix
+    assert children() == set()
     assert read_json(tmp_path / "manifest.json")["complete"] is False
+    assert generate(config(tmp_path, 40, 1)).kept >= 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_stopping_leaves_whole_files_and_no_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    members: list[Any] = []
-    start = crew_module._start
-
-    def remember(*arguments: Any) -> Any:
-        members.extend(start(*arguments))
-        return members
-
-    monkeypatch.setattr(crew_module, "_start", remember)
-
+def test_stopping_leaves_whole_files_and_no_process(tmp_path: Path, workers: int) -> None:
     def stop(state: SynthProgress) -> None:
         if state.done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate(config(tmp_path, 30, 1, workers=workers), stop)
-    assert all(not member.process.is_alive() for member in members)
+        generate(config(tmp_path, 90, 1, workers=workers), stop)
+    assert children() == set()
     assert not list(tmp_path.rglob("*.tmp*"))
     for path in tmp_path.rglob("*.json"):
         json.loads(path.read_text())
     done = len(list((tmp_path / "det_annot").rglob("*.json")))
-    assert 2 <= done < 31
+    assert 2 <= done < 91
+    # nothing that was begun is left half-way
+    assert len(list((tmp_path / "imgs").rglob("*.jpg"))) == done
 
 
 @pytest.mark.parametrize(
