@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -174,6 +173,7 @@ def command(
     single JSON of 2018, and the files of 2020 with polygons, run lengths or masks. Frames that lack a part are left out
     and listed in TARGET/conversion.json. A run that was stopped goes on where it was.
     """
+    from hybridnets.dataset.workers import available_cores
     from tools.convert import ConvertConfig, make_plan
     from tools.convert.categories import LANE_TYPES
     from tools.convert.config import DEFAULT_WIDTHS
@@ -202,7 +202,7 @@ def command(
         empty_boxes=empty_boxes,
         empty_masks=empty_masks,
         images=images,
-        workers=_cores() if workers is None else workers,
+        workers=available_cores() if workers is None else workers,
         overwrite=overwrite,
     )
     from hnx.console import note, success
@@ -218,12 +218,6 @@ def command(
     for report in reports:
         _print_report(report)
     success(f"{sum(report.frames for report in reports)} frames in {target}; hnx data check {target} looks at them all")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Reading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def command(
     is downloaded, and no rights are claimed in what is made. About 4 scenes a second on each core.
     """
     from hnx.console import progress, success
+    from hybridnets.errors import printable
     from tools.synth import SynthConfig, SynthProgress, generate
 
     config = SynthConfig(folder, train, val, seed, workers, lane_width=lane_width, overwrite=overwrite)
@@ -59,4 +61,4 @@ def command(
         report = generate(config, show)
     success(f"{report.folder}: {train} scenes to train on, {val} to evaluate on ({report.written} new)")
     print("objects  " + (", ".join(f"{count} {name}" for name, count in report.objects.items()) or "none"))
-    print(f"next     hnx data check {report.folder}")
+    print(f"next     hnx data check {printable(shlex.quote(str(report.folder)))}")

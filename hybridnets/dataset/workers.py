@@ -23,16 +23,20 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from hybridnets.dataset.arena import Arena, make_arena
 from hybridnets.errors import HnxError
 
-__all__ = ["default_workers", "ordered_map"]
+__all__ = ["available_cores", "default_workers", "ordered_map"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_workers() -> int:
     """One process for each core this process may use, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
+    return min(available_cores(), 8)
 
 
 def ordered_map(

@@ -21,13 +21,6 @@ from tools.convert.journal import MANIFEST
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def _listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hnx.commands import data
-
-    monkeypatch.setitem(data.command._members, "convert", "")  # type: ignore[attr-defined]
-
-
 def run(*arguments: str | Path) -> int:
     return main(["data", "convert", "--workers", "0", *map(str, arguments)])
 
@@ -186,23 +179,13 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
             assert parameter.opts[0] in out
 
 
-_COMMAND = """
-import sys
-from hnx.commands import data
-data.command._members["convert"] = ""
-if __name__ == "__main__":
-    from hnx.__main__ import run
-    run()
-"""
-
-
-def test_ctrl_c_ends_with_130_and_the_rest_is_done_later(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_ends_with_130_and_the_rest_is_done_later(tmp_path: Path, number: signal.Signals) -> None:
     root = own_frames(tmp_path / "in", [f"{i:04}" for i in range(1500)])
-    (tmp_path / "command.py").write_text(_COMMAND)
     arguments = ["data", "convert", str(root), str(tmp_path / "out"), "--empty-masks", "--workers", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(
-        [sys.executable, str(tmp_path / "command.py"), *arguments],
+        [sys.executable, "-m", "hnx", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -212,7 +195,7 @@ def test_ctrl_c_ends_with_130_and_the_rest_is_done_later(tmp_path: Path) -> None
     folder = tmp_path / "out/det_annot/val"
     while child.poll() is None and not (folder.is_dir() and any(folder.glob("0*.json"))):
         pass
-    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    os.killpg(child.pid, number)  # as a terminal does: to all of them
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
     assert err.splitlines()[-1] == "hnx: stopped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -48,15 +49,18 @@ def test_help_costs_no_import_of_the_renderer() -> None:
     assert result.stdout.strip().endswith("False")
 
 
-def test_ctrl_c_ends_with_130_and_whole_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_ends_with_130_and_whole_files(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "hnx", "data", "synth", str(tmp_path / "d"), "--train", "500", "--workers", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     labels = tmp_path / "d" / "det_annot" / "train"
     for _ in range(600):
         if labels.is_dir() and any(labels.iterdir()):
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)  # as a terminal does when it closes
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err

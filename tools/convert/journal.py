@@ -16,6 +16,7 @@ from hybridnets.files import atomic_path
 from tools.convert.frame import FOLDERS, Outcome, output_files
 from tools.convert.index import stem_of
 from tools.convert.report import COUNTS
+from tools.locks import FolderLock
 
 __all__ = ["JOURNAL", "MANIFEST", "Journal"]
 
@@ -47,7 +48,7 @@ class Journal:
         self.done: dict[str, set[str]] = {}
         self.totals: dict[str, Counter[str]] = {}
         self.frames: dict[str, int] = {}
-        self._handle: int | None = None
+        self._lock: FolderLock | None = None
         self._stream: IO[str] | None = None
         try:
             if not self._path.exists():
@@ -55,7 +56,9 @@ class Journal:
             for split in wanted:
                 for folder in FOLDERS:
                     (target / folder / split).mkdir(parents=True, exist_ok=True)
-            self._hold()
+            self._lock = FolderLock(target)
+            if not self._lock.alone:
+                raise HnxError(f"Another conversion writes to {target}", fix="wait for it, or name another folder")
             keys, lines = self._load()
             for split, (key, names) in wanted.items():
                 self._settle(split, key, set(names), keys, lines, overwrite)
@@ -79,22 +82,6 @@ class Journal:
                         why=f"{self._target} has no {JOURNAL}",
                         fix="name another folder, or move them away",
                     )
-
-    def _hold(self) -> None:
-        """One conversion at a time; the system drops the lock however the process ends."""
-        try:
-            import fcntl
-        except ImportError:
-            return
-        self._handle = os.open(self._target, os.O_RDONLY)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise HnxError(
-                f"Another conversion writes to {self._target}", fix="wait for it, or name another folder"
-            ) from error
-        except OSError:
-            return  # some network file systems have no locks
 
     def _load(self) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         """Keys and frames (counts as JSON text) of earlier runs; a later line of a frame replaces an earlier one."""
@@ -187,9 +174,9 @@ class Journal:
         with contextlib.suppress(OSError):
             if self._stream is not None:
                 self._stream.close()
-            if self._handle is not None:
-                os.close(self._handle)
-        self._stream = self._handle = None
+        if self._lock is not None:
+            self._lock.close()
+        self._stream = self._lock = None
 
 
 def _parse(line: str) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hybridnets.dataset.workers import available_cores
 from hybridnets.errors import ExitCode, HnxError
 from tools.synth.randoms import VERSION
 from tools.synth.scene import LANE_WIDTH, SIZE
@@ -78,8 +78,7 @@ class SynthConfig:
     @property
     def processes(self) -> int:
         """Workers, never more than scenes."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, min(self.workers or cores, self.train + self.val))
+        return max(1, min(self.workers or available_cores(), self.train + self.val))
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.files import read_json, remove_leftovers, write_json
 from hybridnets.version import __version__
+from tools.locks import FolderLock
 from tools.synth.config import FOLDERS, MANIFEST, SPLITS, SynthConfig, folder_identity
 from tools.synth.writing import Job, write_all
 
@@ -55,12 +56,18 @@ def generate(config: SynthConfig, on_progress: Callable[[SynthProgress], None] |
     Raises:
         HnxError: the folder holds something else, cannot be written, or a worker died.
     """
-    _prepare(config)
+    lock = _prepare(config)
+    try:
+        return _generate(config, on_progress)
+    finally:
+        lock.close()
+
+
+def _generate(config: SynthConfig, on_progress: Callable[[SynthProgress], None] | None) -> SynthReport:
     jobs = [Job(split, index) for split, count in config.counts.items() for index in range(count)]
     present = _present(config)
     missing = [job for job in jobs if job.name not in present[job.split]]
     kept = len(jobs) - len(missing)
-    _write_manifest(config, complete=False)
     done = kept
     _tell(on_progress, done, len(jobs), kept)
     with contextlib.closing(write_all(config, missing)) as written:
@@ -80,18 +87,48 @@ def _tell(on_progress: Callable[[SynthProgress], None] | None, done: int, total:
         on_progress(SynthProgress(done, total, kept))
 
 
-def _prepare(config: SynthConfig) -> None:
-    """Refuse folders with other contents; make the folders; sweep up after runs that were killed."""
+def _prepare(config: SynthConfig) -> FolderLock:
+    """Refuse folders with other contents; make the folders and a manifest. Several runs may write the same scenes."""
     folder = config.folder
-    if folder.exists() and not folder.is_dir():
-        raise HnxError(f"Cannot write to {folder}", why="it is a file, not a folder", fix="name a folder")
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise HnxError(f"Cannot write to {folder}", why="it is a file, not a folder", fix="name a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(folder)
+    except OSError as error:
+        raise from_os_error(f"Cannot write to {folder}", error) from error
+    try:
+        alone = lock.alone
+        if not alone:
+            lock.share()
+        _settle(config, alone)
+        lock.share()
+        # letting others in is not one step: one with --overwrite may have come first
+        if folder_identity(read_json(folder / MANIFEST)) != config.identity:
+            raise _in_use(folder)
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def _in_use(folder: Path) -> HnxError:
+    return HnxError(
+        f"Another run writes to {folder}",
+        why="it makes other scenes",
+        fix="wait for it, or choose another folder",
+    )
+
+
+def _settle(config: SynthConfig, alone: bool) -> None:
+    folder = config.folder
     manifest = folder / MANIFEST
     identity = None
     if manifest.exists():
         content = read_json(manifest)
         identity = folder_identity(content)
         if identity is not None:
-            _check_manifest(config, identity, content)
+            _check_manifest(config, identity, content, alone)
     if identity is None:
         found = [name for name in (MANIFEST, *FOLDERS) if _holds_something(folder / name)]
         if found:
@@ -107,9 +144,10 @@ def _prepare(config: SynthConfig) -> None:
                 (folder / name / split).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise from_os_error(f"Cannot make the folders of {folder}", error) from error
+    _write_manifest(config, complete=False)
 
 
-def _check_manifest(config: SynthConfig, identity: dict[str, Any], content: dict[str, Any]) -> None:
+def _check_manifest(config: SynthConfig, identity: dict[str, Any], content: dict[str, Any], alone: bool) -> None:
     counts = content.get("scenes")
     before = counts if isinstance(counts, dict) else {}
     smaller = [split for split in SPLITS if config.counts[split] < _number(before.get(split))]
@@ -117,6 +155,8 @@ def _check_manifest(config: SynthConfig, identity: dict[str, Any], content: dict
     if not changed and not smaller:
         return
     if config.overwrite:
+        if not alone:
+            raise _in_use(config.folder)
         _remove(config.folder)
         return
     wanted = {**config.identity, **config.counts}
@@ -164,7 +204,7 @@ def _present(config: SynthConfig) -> dict[str, set[str]]:
             names = set()
             try:
                 for entry in folder.iterdir():
-                    if entry.suffix == suffix and not entry.name.startswith("."):
+                    if entry.suffix == suffix and not entry.name.startswith(".") and entry.is_file():
                         names.add(entry.stem)
                     elif match := _LEFTOVER.fullmatch(entry.name):
                         remove_leftovers(folder / (match[1] + match[2]))

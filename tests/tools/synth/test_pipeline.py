@@ -205,6 +205,39 @@ def test_stopping_leaves_whole_files_and_no_process(tmp_path: Path, workers: int
     assert len(list((tmp_path / "imgs").rglob("*.jpg"))) == done
 
 
+def test_two_runs_share_a_folder_only_for_the_same_scenes(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    alone = tmp_path / "alone"
+    generate(config(alone))
+    shared = tmp_path / "shared"
+    seen: list[int] = []
+
+    def meanwhile(state: SynthProgress) -> None:
+        if state.done == 1 and not seen:
+            seen.append(state.done)
+            with pytest.raises(HnxError, match="Another run writes"):
+                generate(config(shared, seed=3, overwrite=True))
+            with pytest.raises(HnxError, match="another generated data set"):
+                generate(config(shared, seed=3))
+            assert generate(config(shared)).written == 3
+
+    assert generate(config(shared), meanwhile).written == 4
+    assert seen == [1]
+    assert files(shared) == files(alone)
+    generate(config(shared, seed=3, overwrite=True))
+
+
+def test_a_folder_in_the_place_of_a_file_is_no_scene(tmp_path: Path) -> None:
+    generate(config(tmp_path))
+    path = tmp_path / "imgs" / "train" / "train-000001.jpg"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(HnxError, match=path.name):
+        generate(config(tmp_path))
+    path.rmdir()
+    assert generate(config(tmp_path)).written == 1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
