@@ -64,7 +64,13 @@ def make_arena() -> Arena | None:
     """A new one, where the system has such memory."""
     if not hasattr(os, "memfd_create"):
         return None
+    import fcntl
+
     try:
-        return Arena(os.memfd_create("hnx-samples"))
+        descriptor = os.memfd_create("hnx-samples")
+        if descriptor < 3:  # a standard stream is closed: its number means something else to a child
+            low, descriptor = descriptor, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.close(low)
+        return Arena(descriptor)
     except OSError:
         return None

@@ -82,6 +82,14 @@ def ordered_map(
                 wanted += 1
 
 
+def _has_stderr() -> bool:
+    """Not when the caller closed it (2>&-); what Python opened in its place is not passed on."""
+    try:
+        return os.get_inheritable(2)
+    except OSError:
+        return False
+
+
 class _Child(Generic[Item, Result]):
     """One process; works on at most one item at a time."""
 
@@ -96,6 +104,7 @@ class _Child(Generic[Item, Result]):
             pass_fds=descriptors,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=None if _has_stderr() else subprocess.DEVNULL,
             cwd=root,  # the current folder comes first on the path: a file numpy.py there would break us
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends us

@@ -153,6 +153,26 @@ def test_what_is_begun_may_be_finished(tmp_path: Path) -> None:
         ready.unlink()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(tmp_path: Path, closed: str) -> None:
+    script = (
+        "import pathlib, numpy as np\n"
+        "from hybridnets.dataset.workers import ordered_map\n"
+        "found = [int(a.sum()) for a in ordered_map(np.ones, [10**5, 7], workers=1, prefetch=1)]\n"
+        f"pathlib.Path({str(tmp_path / 'found')!r}).write_text(str(found))\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" "{tmp_path}/script.py" {closed}'],
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=60,
+    )
+    assert (tmp_path / "found").read_text() == "[100000, 7]"
+
+
 SCRIPT = textwrap.dedent("""
     import operator, sys, time
     from hybridnets.dataset.workers import ordered_map
