@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,27 @@ from hybridnets.errors import ExitCode, HnxError
 
 if TYPE_CHECKING:
     from hybridnets.bundle import Bundle
+    from hybridnets.config import Activation
     from hybridnets.dataset import Split
     from hybridnets.project import Project
 
-__all__ = ["UPSTREAM_WEIGHTS", "default_weights", "generated_split", "resolve_bundle", "resolve_split"]
+__all__ = [
+    "UNTRAINED",
+    "UPSTREAM_WEIGHTS",
+    "Chosen",
+    "choose_weights",
+    "default_weights",
+    "export_default",
+    "generated_split",
+    "resolve_bundle",
+    "resolve_split",
+]
 
 # where upstream's scripts expect the released checkpoint
 UPSTREAM_WEIGHTS = Path("weights") / "hybridnets.pth"
+# what -w takes for the seeded network without training, where trained weights would be the default
+UNTRAINED = "untrained"
+_UNTRAINED_REMARK = "a seeded, untrained network (timings hold, results mean nothing)"
 DEFAULT_SIZE = (640, 384)
 # enough to see that rows agree, made in half a minute on two cores; intervals are wide
 SCENES = 64
@@ -30,13 +45,107 @@ def default_weights() -> Path | None:
     return UPSTREAM_WEIGHTS if UPSTREAM_WEIGHTS.is_file() else None
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The weights a network gets.
+
+    Attributes:
+        path: checkpoint; None is the seeded untrained network.
+        remark: what to tell the user; empty where they named the weights themselves.
+        size: (width, height) the weights were trained on, where that is known.
+    """
+
+    path: Path | None
+    remark: str = ""
+    size: tuple[int, int] | None = None
+
+
+def choose_weights(
+    given: str | Path | None,
+    *,
+    compound_coef: int | None = None,
+    size: tuple[int, int] | None = None,
+    activation: Activation | None = None,
+    backbone: str | None = None,
+    project: str | None = None,
+) -> Chosen:
+    """What `-w` names, else the checkpoint where upstream keeps it, else shipped weights that fit, else none.
+
+    Args:
+        given: a path, a name of `hnx weights list`, `untrained`, or None.
+        compound_coef: asked for; None is the published 3 as far as there are weights for it, else any.
+        size: (width, height) asked for, None where the weights may decide.
+        activation: asked for, None is swish.
+        backbone: a timm encoder, for which no weights are shipped.
+        project: name or file of the project asked for: weights for other classes do not fit it.
+
+    Raises:
+        HnxError: what was named is nowhere, or is not what it should be; the project cannot be read.
+    """
+    from hybridnets.weights import default_entry, resolve_weights, verified
+
+    if given is not None and str(given) == UNTRAINED and not Path(given).is_file():
+        return Chosen(None, f"{_UNTRAINED_REMARK}, as asked")
+    if given is not None:
+        return Chosen(resolve_weights(given))
+    if backbone is not None:
+        return Chosen(None, f"no checkpoint given: {_UNTRAINED_REMARK}")
+    # upstream's file is of coefficient 3, with swish
+    lying = default_weights() if activation in (None, "swish") and compound_coef in (None, 3) else None
+    if lying is not None:
+        return Chosen(lying, f"no checkpoint given: using {lying}")
+    classes, seg_classes = _classes(project)
+    entry = default_entry(compound_coef, size=size, activation=activation, classes=classes, seg_classes=seg_classes)
+    if entry is None:
+        return Chosen(None, f"no checkpoint given: {_UNTRAINED_REMARK}")
+    trained = f"{entry.size[0]}x{entry.size[1]}"
+    remark = f"no checkpoint given: using {entry.name}, which came with this installation (-w {UNTRAINED} for none)"
+    if size is not None and size != entry.size:
+        remark += f"; it was trained at {trained}, and its accuracy at {size[0]}x{size[1]} is another"
+    return Chosen(verified(entry), remark, entry.size)
+
+
+def _classes(project: str | None) -> tuple[tuple[str, ...], tuple[str, ...]] | tuple[None, None]:
+    """Detection and segmentation classes of a project that was named."""
+    if project is None:
+        return None, None
+    from hybridnets.project import load_project
+
+    loaded = load_project(project)
+    return loaded.classes, loaded.seg_list
+
+
+def export_default(given: str | Path | None = None, size: tuple[int, int] | None = None) -> Bundle:
+    """Export a network into exports/ with the exporter's defaults.
+
+    Args:
+        given: see `choose_weights`.
+        size: (width, height); None takes what the weights were trained on, else 640x384.
+
+    Raises:
+        HnxError: the weights are nowhere, or this machine cannot export (exit code 4).
+    """
+    from export.config import ExportConfig
+    from export.exporter import export_bundles
+    from hnx.console import note, status
+
+    chosen = choose_weights(given, size=size)
+    if chosen.remark:
+        note(chosen.remark)
+    width, height = size or chosen.size or DEFAULT_SIZE
+    with status(f"exporting {chosen.path or 'the untrained network'} at {width}x{height}") as step:
+        bundle = export_bundles(ExportConfig(sizes=((width, height),), weights=chosen.path), step)[0].bundle
+    note(f"made {bundle.path}")
+    return bundle
+
+
 def resolve_bundle(argument: str | None) -> Bundle:
     """The bundle named, else the newest below exports/, else the default one, made on the fly.
 
     Raises:
         HnxError: the bundle named cannot be opened, or none exists and this machine cannot export.
     """
-    from hnx.console import note, status
+    from hnx.console import note
     from hybridnets.bundle import find_bundles, open_bundle
 
     if argument is not None:
@@ -45,13 +154,9 @@ def resolve_bundle(argument: str | None) -> Bundle:
         bundle = open_bundle(found[0])
         note(f"using the newest bundle, {found[0]}")
     else:
-        from export.config import ExportConfig
-        from export.exporter import export_bundles
-
-        weights = default_weights()
+        note("no bundle yet: exporting the default network first")
         try:
-            with status("no bundle yet: exporting the default network at 640x384 first"):
-                bundle = export_bundles(ExportConfig(sizes=(DEFAULT_SIZE,), weights=weights))[0].bundle
+            bundle = export_default()
         except HnxError as error:
             if error.code != ExitCode.NOTHING_RAN:
                 raise
@@ -61,7 +166,6 @@ def resolve_bundle(argument: str | None) -> Bundle:
                 fix=f"copy a bundle here and name it, or {error.fix}",
                 code=error.code,
             ) from error
-        note(f"made {bundle.path}")
     for sentence in bundle.notes:
         note(sentence)
     if bundle.untrained:
@@ -124,11 +228,13 @@ def generated_split(project: Project, scenes: int) -> Split:
 
 
 def _cache() -> Path:
-    """The user's cache folder as the XDG base directory rules say, or one that everybody may write."""
+    """The user's cache folder, or one that everybody may write."""
+    from hybridnets.cache import cache_folder
+
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hnx"
+        folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except (OSError, RuntimeError):  # a service without a home
+    except (OSError, HnxError):  # a service without a home
         return Path(tempfile.gettempdir()) / f"hnx-{os.getuid() if hasattr(os, 'getuid') else 'user'}"

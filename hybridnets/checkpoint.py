@@ -5,7 +5,7 @@ published `_best` files contain are decoded here in Python instead of by numpy.
 
 Safetensors written by `save_safetensors` carry these metadata keys, each a JSON text:
 
-    hnx_format_version   1
+    hnx_format_version   1; 2 where tensors are float16 and those that no forward pass reads are left out
     compound_coef        0 to 7
     seg_mode             "binary", "multiclass" or "multilabel"
     activation           "swish", "hardswish" or "relu"
@@ -39,6 +39,7 @@ from hybridnets.errors import HnxError, from_os_error
 from hybridnets.files import sha256_file, write_bytes
 from hybridnets.fitting import check_fit, infer_config
 from hybridnets.network import HybridNets
+from hybridnets.network.compact import compact_state, complete_state
 
 __all__ = [
     "FORMAT_VERSION",
@@ -49,7 +50,8 @@ __all__ = [
     "save_safetensors",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that is read
+_PLAIN, _COMPACT = 1, 2
 
 _CONTAINERS = ("model", "state_dict")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
@@ -96,6 +98,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tensors, metadata, layout = _find_state(path, _read_torch(path))
     tensors, prefix = _strip_prefixes(tensors)
     state = {name: _checked(path, name, value) for name, value in tensors.items()}
+    if metadata.get("hnx_format_version") == _COMPACT:
+        state = complete_state(state, infer_config(state, metadata=metadata))
     note = f", prefix {prefix!r} removed" if prefix else ""
     return Checkpoint(state, metadata, layout + note, sha256_file(path))
 
@@ -119,13 +123,15 @@ def build_model(checkpoint: Checkpoint, config: ModelConfig | None = None) -> Hy
     return model.eval()
 
 
-def save_safetensors(path: Path, model: HybridNets, metadata: Mapping[str, Any]) -> None:
+def save_safetensors(path: Path, model: HybridNets, metadata: Mapping[str, Any], *, compact: bool = False) -> None:
     """Write a network with what is needed to use it. Whole or not at all.
 
     Args:
         path: the file, usually `*.safetensors`.
         model: its configuration fills the keys `compound_coef`, `seg_mode`, `activation` and `backbone`.
         metadata: the other keys listed at the top of this module, as JSON values; further ones are kept.
+        compact: as float16 and without what no forward pass reads, see `hybridnets.network.compact`; the format
+            version rises, so that older releases say that they are too old.
 
     Raises:
         HnxError: the metadata contradicts the network or is no JSON, or the file cannot be written.
@@ -133,7 +139,7 @@ def save_safetensors(path: Path, model: HybridNets, metadata: Mapping[str, Any])
     config = model.config
     values = {
         **metadata,
-        "hnx_format_version": FORMAT_VERSION,
+        "hnx_format_version": _COMPACT if compact else _PLAIN,
         "compound_coef": config.compound_coef,
         "seg_mode": config.seg_mode,
         "activation": config.activation,
@@ -141,6 +147,8 @@ def save_safetensors(path: Path, model: HybridNets, metadata: Mapping[str, Any])
     }
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     infer_config(state, metadata=values)
+    if compact:
+        state = compact_state(state, config).state
     try:
         texts = {key: json.dumps(value, allow_nan=False) for key, value in values.items()}
     except (TypeError, ValueError) as error:
@@ -149,7 +157,17 @@ def save_safetensors(path: Path, model: HybridNets, metadata: Mapping[str, Any])
             why=f"the metadata is not plain JSON: {error}",
             fix="pass numbers, strings, lists and dictionaries",
         ) from error
-    write_bytes(Path(path), safetensors.torch.save(state, metadata=texts))
+    write_bytes(Path(path), _in_order(safetensors.torch.save(state, metadata=texts)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its metadata sorted: the library writes them in another order each time."""
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # data begin at a multiple of 8
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
 # --- reading ---------------------------------------------------------------------------------------------
@@ -173,7 +191,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except Exception as error:  # the reader of a foreign file may fail in any way
         raise _unreadable(path, f"its safetensors header or data is broken: {_first_line(error)}") from error
     metadata = {key: _decode(text) for key, text in texts.items()}
-    version = metadata.get("hnx_format_version", FORMAT_VERSION)
+    version = metadata.get("hnx_format_version", _PLAIN)
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise HnxError(
             f"Cannot read the checkpoint {path}",

@@ -26,7 +26,7 @@ _PHASES = {
 
 @click.command(
     short_help="Export, measure, evaluate and picture the default network in one go.",
-    epilog="Examples:  hnx quickstart   |   hnx quickstart -o /tmp/first-look",
+    epilog="Examples:  hnx quickstart   |   hnx quickstart -o /tmp/first-look   |   hnx quickstart -w my.safetensors",
 )
 @click.option(
     "-o",
@@ -36,21 +36,27 @@ _PHASES = {
     show_default=True,
     help="Folder of the report and the picture.",
 )
-def command(output: Path) -> None:
+@click.option(
+    "-w",
+    "--weights",
+    metavar="NAME|FILE",
+    help="Export these first: a checkpoint, or a name of `hnx weights list`.  [default: the newest bundle in exports/, "
+    "else weights/hybridnets.pth, else what came with this installation]",
+)
+def command(output: Path, weights: str | None) -> None:
     """Make a bundle if there is none, measure its speed and accuracy on every runtime of this machine, draw a frame.
 
-    Takes about three minutes; accuracy is that on 16 generated scenes. Without a checkpoint in
-    weights/hybridnets.pth the network is a seeded untrained one: the timings hold, accuracy only shows that the
-    runtimes agree, and the picture that the pipeline works.
+    Takes about three minutes; accuracy is that on 16 generated scenes. With an untrained network the timings hold,
+    accuracy only shows that the runtimes agree, and the picture that the pipeline works.
     """
     from benchmarks.report import check_output, print_report, write_report
     from hnx.console import stdout
-    from hnx.defaults import resolve_bundle
+    from hnx.defaults import export_default, resolve_bundle
 
     json_file, accuracy_file, picture = output / "bench.json", output / "eval.json", output / "overlay.jpg"
     for path in (json_file, accuracy_file, picture):
         check_output(path)
-    bundle = resolve_bundle(None)
+    bundle = resolve_bundle(None) if weights is None else export_default(weights)
     report = _measure(bundle)
     print_report(report, stdout())
     write_report(report, json_file)

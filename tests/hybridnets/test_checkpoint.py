@@ -266,6 +266,18 @@ def test_safetensors_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_the_same_network_makes_the_same_bytes(tmp_path: Path, network: HybridNets) -> None:
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_safetensors(first, network, _METADATA)
+    save_safetensors(second, network, dict(reversed(_METADATA.items())))
+    assert first.read_bytes() == second.read_bytes()
+    (length,) = struct.unpack("<Q", first.read_bytes()[:8])
+    assert length % 8 == 0
+    with safetensors.safe_open(first, framework="pt") as file:  # the library reads it
+        assert json.loads(file.metadata()["classes"]) == ["car"]
+        assert len(list(file.keys())) == len(network.state_dict())
+
+
 def test_safetensors_of_others_have_text_metadata(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     path = tmp_path / "a.pth"  # the content decides, not the name
     metadata = {"format": "pt", "deep": "[" * 100_000, "number": "NaN"}
@@ -287,7 +299,7 @@ def test_wrong_metadata_is_not_written(tmp_path: Path, network: HybridNets, meta
 
 def test_newer_format_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    safetensors.torch.save_file({"a": torch.ones(1)}, path, {"hnx_format_version": "2"})
+    safetensors.torch.save_file({"a": torch.ones(1)}, path, {"hnx_format_version": "3"})
     with pytest.raises(HnxError, match="update hnx"):
         load_checkpoint(path)
 

@@ -1,0 +1,36 @@
+"""Where files that can be fetched or made again are kept between commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from hybridnets.errors import HnxError
+
+__all__ = ["cache_folder"]
+
+
+def cache_folder() -> Path:
+    """The folder of this user's cache, as an absolute path. Nothing is made.
+
+    `HNX_CACHE` names it; else it is `hnx` in `XDG_CACHE_HOME` (which must be absolute, as its specification says), in
+    %LOCALAPPDATA% on Windows, in ~/Library/Caches on macOS, in ~/.cache elsewhere.
+
+    Raises:
+        HnxError: this user has no home, and no variable names another place.
+    """
+    try:
+        if named := os.environ.get("HNX_CACHE"):
+            return Path(named).expanduser().absolute()
+        if (named := os.environ.get("XDG_CACHE_HOME")) and Path(named).is_absolute():
+            return Path(named) / "hnx"
+        if sys.platform == "win32" and (named := os.environ.get("LOCALAPPDATA")):
+            return Path(named) / "hnx"
+        return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "hnx"
+    except (OSError, RuntimeError) as error:  # a service without a home, a current folder that is gone
+        raise HnxError(
+            "There is no folder for downloaded files",
+            why=str(error) or "this user has no home",
+            fix="name one: HNX_CACHE=/path/to/folder",
+        ) from error
