@@ -5,7 +5,8 @@ published `_best` files contain are decoded here in Python instead of by numpy.
 
 Safetensors written by `save_safetensors` carry these metadata keys, each a JSON text:
 
-    hnx_format_version   1; 2 where tensors are float16 and those that no forward pass reads are left out
+    hnx_format_version   1; 2 where tensors are float16 and those that no forward pass reads are left out, see
+                         `hybridnets.network.compact`
     compound_coef        0 to 7
     seg_mode             "binary", "multiclass" or "multilabel"
     activation           "swish", "hardswish" or "relu"
@@ -123,13 +124,16 @@ def build_model(checkpoint: Checkpoint, config: ModelConfig | None = None) -> Hy
     return model.eval()
 
 
-def save_safetensors(path: Path, model: HybridNets, metadata: Mapping[str, Any], *, compact: bool = False) -> None:
+def save_safetensors(
+    path: Path, model: HybridNets, metadata: Mapping[str, Any], *, compact: bool = False, eighths: int = 0
+) -> None:
     """Write a network with what is needed to use it. Whole or not at all.
 
     Args:
         path: the file, usually `*.safetensors`.
         model: its configuration fills the keys `compound_coef`, `seg_mode`, `activation` and `backbone`.
         metadata: the other keys listed at the top of this module, as JSON values; further ones are kept.
+        eighths: so many of the largest convolutions go into 8 bits, where it is compact.
         compact: as float16 and without what no forward pass reads, see `hybridnets.network.compact`; the format
             version rises, so that older releases say that they are too old.
 
@@ -148,7 +152,7 @@ def save_safetensors(path: Path, model: HybridNets, metadata: Mapping[str, Any],
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     infer_config(state, metadata=values)
     if compact:
-        state = compact_state(state, config).state
+        state = compact_state(state, config, eighths=eighths).state
     try:
         texts = {key: json.dumps(value, allow_nan=False) for key, value in values.items()}
     except (TypeError, ValueError) as error:

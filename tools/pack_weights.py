@@ -7,6 +7,7 @@ it in the list that `hnx weights list` shows. Nothing else is needed to ship wei
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import sys
 import tempfile
@@ -36,8 +37,9 @@ __all__ = ["LIMITS", "OUTPUTS", "PackConfig", "PackResult", "pack", "remove"]
 
 OUTPUTS = ("regression", "classification", "segmentation")
 MB = 1_000_000
-# 9 MiB and 28 MB: float16 of coefficient 0 is 9.05 MB of values and 0.09 of header, of coefficient 3 25.9 and 0.15
-LIMITS = {0: 9 * (1 << 20), 3: 28 * MB}
+# float16 of coefficient 0 is 9.05 MB of values and 0.09 of header, of coefficient 3 25.9 and 0.15
+LIMITS = {0: 9.0 * MB, 3: 28.0 * MB}
+_MOST_EIGHTHS = 4  # convolutions in 8 bits; more would be another kind of network
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class PackConfig:
         max_frames: at most so many.
         tolerance: largest accepted relative L2 difference of an output. Rounding to 11 bits changes each weight by up
             to 4.9e-4 of itself; two trained networks of coefficient 0 came to 0.5e-3 to 2.2e-3.
-        limit: largest accepted file in bytes; None takes that of the coefficient.
+        limit: largest accepted file in bytes; None takes that of the coefficient. Where float16 is larger, up to four
+            convolutions are stored in 8 bits, the largest first.
 
     Raises:
         HnxError: a value is out of range (exit code 2).
@@ -99,6 +102,7 @@ class PackResult:
         frames: compared.
         kept: tensors that stay float32.
         vanished: values that became 0.
+        eighths: tensors that are stored in 8 bits.
     """
 
     entry: WeightsEntry
@@ -108,6 +112,7 @@ class PackResult:
     frames: int
     kept: list[str]
     vanished: int
+    eighths: list[str]
 
 
 def pack(config: PackConfig, on_step: Callable[[str], None] = lambda _: None) -> PackResult:
@@ -124,13 +129,17 @@ def pack(config: PackConfig, on_step: Callable[[str], None] = lambda _: None) ->
     checkpoint = load_checkpoint(config.weights)
     _check_metadata(config.weights, checkpoint.metadata)
     model = build_model(checkpoint)
-    compact = compact_state(model.state_dict(), model.config)
     older = registry.shipped()
     with tempfile.TemporaryDirectory(prefix="hnx-pack-") as folder:
         draft = Path(folder) / "weights.safetensors"
-        save_safetensors(draft, model, checkpoint.metadata, compact=True)
+        limit = LIMITS.get(model.config.compound_coef, math.inf) if config.limit is None else config.limit
+        for eighths in range(_MOST_EIGHTHS + 1):
+            save_safetensors(draft, model, checkpoint.metadata, compact=True, eighths=eighths)
+            if draft.stat().st_size <= limit:
+                break
         data, digest = draft.read_bytes(), sha256_file(draft)
-        _check_bytes(config, model.config.compound_coef, len(data))
+        _check_bytes(config.name, len(data), limit)
+        compact = compact_state(model.state_dict(), model.config, eighths=eighths)
         worst, agreement, frames = _compare(
             config, checkpoint.metadata, model, build_model(load_checkpoint(draft)), on_step
         )
@@ -151,7 +160,9 @@ def pack(config: PackConfig, on_step: Callable[[str], None] = lambda _: None) ->
     )
     write_bytes(registry.FILES / entry.file, data)
     _write_list([entry if found.name == entry.name else found for found in older], entry)
-    return PackResult(entry, registry.FILES / entry.file, worst, agreement, frames, compact.kept, compact.vanished)
+    return PackResult(
+        entry, registry.FILES / entry.file, worst, agreement, frames, compact.kept, compact.vanished, compact.eighths
+    )
 
 
 def remove(name: str) -> None:
@@ -189,11 +200,10 @@ def _check_metadata(path: Path, metadata: dict[str, Any]) -> None:
         )
 
 
-def _check_bytes(config: PackConfig, coefficient: int, size: int) -> None:
-    limit = LIMITS.get(coefficient) if config.limit is None else config.limit
-    if limit is not None and size > limit:
+def _check_bytes(name: str, size: int, limit: float) -> None:
+    if size > limit:
         raise HnxError(
-            f"{config.name} would be {size / MB:.2f} MB",
+            f"{name} would be {size / MB:.2f} MB",
             why=f"at most {limit / MB:.2f} MB are to be shipped",
             fix="a network of coefficient 0 or 3 without timm backbone fits",
             code=ExitCode.GATE_FAILED,
@@ -268,7 +278,7 @@ def _classes(logits: NDArray[np.float32], mode: str) -> NDArray[Any]:
 @click.option("--frames", multiple=True, type=click.Path(path_type=Path), help="Pictures or folders to compare on.")
 @click.option("--max-frames", default=16, show_default=True, type=int, help="At most so many.")
 @click.option("--tolerance", default=1e-2, show_default=True, type=float, help="Largest relative L2 difference.")
-@click.option("--limit-mb", type=float, help="Largest file.  [default: 9.44 for coefficient 0, 28 for 3]")
+@click.option("--limit-mb", type=float, help="Largest file.  [default: 9 for coefficient 0, 28 for 3]")
 def command(
     weights: Path,
     name: str,
@@ -300,6 +310,8 @@ def command(
     for output, value in result.worst.items():
         print(f"{output:15} relative L2 to float32 {value:.2e}, worst of {result.frames} picture(s)")
     print(f"pixels of the same class at least {result.agreement:.4%}; {result.vanished} values became 0")
+    if result.eighths:
+        print(f"stored in 8 bits: {', '.join(result.eighths)}")
     if result.kept:
         print(f"kept as float32: {', '.join(result.kept)}")
 

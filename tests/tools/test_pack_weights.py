@@ -53,7 +53,7 @@ def test_packed_weights_are_listed_found_and_load(files: Path, checkpoint: Path)
     assert result.frames == 1
     assert shipped() == (result.entry,)
     assert entries()[0].name == "c0-256x128"
-    assert result.entry.bytes == result.path.stat().st_size < 9 * (1 << 20)
+    assert result.entry.bytes == result.path.stat().st_size <= 9_000_000
     path = resolve_weights("c0-256x128")
     assert path == result.path
     assert sorted(found.name for found in files.iterdir()) == sorted([path.name, "index.json"])
@@ -89,9 +89,20 @@ def test_a_network_that_half_precision_changes_is_not_shipped(files: Path, check
     assert not files.exists()
 
 
+def test_what_is_too_large_in_half_precision_goes_into_8_bits(files: Path, checkpoint: Path) -> None:
+    result = pack(config(checkpoint))
+    assert result.eighths == ["encoder._blocks.15._project_conv.weight"]
+    assert result.entry.bytes is not None
+    assert result.entry.bytes <= 9_000_000
+    whole = pack(config(checkpoint, limit=9.3e6))
+    assert whole.eighths == []
+    assert whole.entry.bytes is not None
+    assert 9_000_000 < whole.entry.bytes <= 9_300_000
+
+
 def test_nor_one_that_is_too_large(files: Path, checkpoint: Path) -> None:
-    with pytest.raises(HnxError, match=r"would be 9\.1") as caught:
-        pack(config(checkpoint, limit=9e6))
+    with pytest.raises(HnxError, match=r"would be \d\.\d\d MB") as caught:
+        pack(config(checkpoint, limit=5e6))
     assert caught.value.code == 3
     assert not files.exists()
 

@@ -115,3 +115,40 @@ def test_timm_names_that_look_alike_stay() -> None:
     state = {"encoder._bn1.weight": torch.ones(2), "encoder.x.num_batches_tracked": torch.tensor(3)}
     assert list(compact_state(state, ModelConfig(0, backbone="resnet18")).state) == ["encoder._bn1.weight"]
     assert list(compact_state(state, ModelConfig(0)).state) == []
+
+
+def test_the_largest_convolutions_in_8_bits(tmp_path: Path, model: HybridNets) -> None:
+    path = tmp_path / "a.safetensors"
+    save_safetensors(path, model, {}, compact=True, eighths=2)
+    stored = safetensors.torch.load_file(path)
+    names = [name for name, value in stored.items() if value.dtype == torch.int8]
+    assert len(names) == 2
+    state, checkpoint = model.state_dict(), load_checkpoint(path)
+    assert checkpoint.state.keys() == state.keys()
+    for name in names:
+        weight, found = state[name], checkpoint.state[name]
+        step = weight.abs().amax((1, 2, 3), keepdim=True) / 127
+        assert bool(((found - weight).abs() <= step * 0.501).all())
+        assert len(found.unique()) > 200
+    assert build_model(checkpoint).config == model.config
+
+
+def test_a_channel_of_zeros_in_8_bits_stays_zero(model: HybridNets) -> None:
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    (name,) = compact_state(state, model.config, eighths=1).eighths
+    state[name][5] = 0.0
+    full = complete_state(compact_state(state, model.config, eighths=1).state, model.config)
+    assert bool((full[name][5] == 0).all())
+    assert bool(torch.isfinite(full[name]).all())
+
+
+def test_scales_that_fit_nothing_are_refused(tmp_path: Path, model: HybridNets) -> None:
+    path = tmp_path / "a.safetensors"
+    save_safetensors(path, model, {}, compact=True)
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = safetensors.torch.load_file(path)
+    for scale in ({"nothing.8bit_scale": torch.ones(3)}, {"encoder._conv_stem.weight.8bit_scale": torch.ones(32)}):
+        safetensors.torch.save_file({**tensors, **scale}, path, metadata)
+        with pytest.raises(HnxError, match="contradicts itself"):
+            load_checkpoint(path)
