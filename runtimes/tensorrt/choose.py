@@ -1,0 +1,104 @@
+"""Which of a bundle's networks TensorRT builds from, and which of its plans it runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hybridnets.bundle import Bundle
+from hybridnets.errors import ExitCode, HnxError
+from runtimes.tensorrt.plan import Here, Sidecar, check, mismatch, read_sidecar
+
+__all__ = ["find_plan", "network_file"]
+
+RUNTIME = "tensorrt"
+
+
+def network_file(bundle: Bundle, precision: str, typing: str) -> Path:
+    """The stored ONNX file for a precision.
+
+    Weakly typed builders make fp16 from the fp32 network by a flag; strongly typed ones need the types in the file.
+    Variants made for one kind only are named `tensorrt-weak` or `tensorrt-strong` in the manifest.
+
+    Raises:
+        HnxError: the bundle has none (exit code 1).
+    """
+    stored = "fp32" if precision == "fp16" and typing == "weak" else precision
+    for name in (f"{RUNTIME}-{typing}", RUNTIME):
+        for variant in bundle.variants:
+            if variant.precision == stored and name in variant.runtimes:
+                return bundle.file(variant.file)
+    for variant in bundle.variants:
+        if variant.precision == stored and not variant.runtimes:
+            return bundle.file(variant.file)
+    kinds = ", ".join(sorted({variant.precision for variant in bundle.variants}))
+    reason = "its scales must be in the file" if stored == "int8" else "it computes in the types of the file"
+    raise HnxError(
+        f"Bundle {bundle.name} has no {stored} network for TensorRT ({typing}ly typed)",
+        why=f"it stores: {kinds}; for {precision} this TensorRT needs its own: {reason}",
+        fix="add that variant to the bundle, or name an ONNX file of that kind (docs/tensorrt.md)",
+    )
+
+
+def find_plan(bundle: Bundle, precision: str, here: Here) -> tuple[Path, Sidecar]:
+    """The newest plan beside a bundle's network that runs here, checked byte by byte.
+
+    Raises:
+        HnxError: there is none (exit code 4), none for this TensorRT and GPU (4), or it is damaged (1).
+    """
+    folder = bundle.path if bundle.path.is_dir() else bundle.path.parent
+    plans = sorted(folder.glob("*.plan"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    build = f"hnx build-trt {bundle.path}" + ("" if precision == "fp32" else f" --{precision}")
+    if here.flavor == "rtx":
+        build += " --flavor rtx"
+    stems = {Path(variant.file).stem for variant in bundle.variants}
+    broken: list[HnxError] = []
+    others: list[tuple[Path, Sidecar]] = []
+    for path in plans:
+        try:
+            sidecar = read_sidecar(path)
+        except HnxError as error:
+            broken.append(error)
+            continue
+        # several networks may lie in one folder; a Q/DQ file has a stem of its own
+        if sidecar.asked[:1] != (precision,) or not any(Path(sidecar.onnx).stem.startswith(stem) for stem in stems):
+            continue
+        if mismatch(sidecar, here):
+            others.append((path, sidecar))
+            continue
+        _check_network(bundle, path, sidecar, build)
+        check(path, sidecar, here)
+        return path, sidecar
+    if others:
+        check(*others[0], here)
+    if broken and len(broken) == len(plans):
+        raise broken[0]
+    raise HnxError(
+        f"Bundle {bundle.name} has no {precision} plan",
+        why=_have(plans),
+        fix=f"build one on this machine: {build}",
+        code=ExitCode.NOTHING_RAN,
+    )
+
+
+def _have(plans: Sequence[Path]) -> str:
+    return (
+        "it has " + ", ".join(path.name for path in plans[:5]) if plans else "TensorRT runs plans, built on the device"
+    )
+
+
+def _check_network(bundle: Bundle, path: Path, sidecar: Sidecar, build: str) -> None:
+    """Refuse a plan of earlier weights: everything would run, and answer for another network.
+
+    Raises:
+        HnxError: the network in the bundle is not the one the plan was built from.
+    """
+    from hybridnets.files import sha256_file
+
+    network = bundle.file(sidecar.onnx)
+    if network.is_file() and sha256_file(network) != sidecar.onnx_sha256:
+        raise HnxError(
+            f"Plan {path.name} is of an earlier {sidecar.onnx}",
+            why="the network beside it has changed since the plan was built",
+            fix=f"build it again: {build}",
+        )

@@ -1,0 +1,78 @@
+"""Memory before a build: is there enough, and how much of it may be TensorRT's workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hybridnets.errors import ExitCode, HnxError
+from runtimes.tensorrt.driver import CudaState, Driver
+
+__all__ = ["check_memory", "default_workspace", "free_bytes", "needed_bytes"]
+
+_MIB = 1 << 20
+_LEAST, _MOST = 64 * _MIB, 4096 * _MIB
+_WITHOUT_GPU = 1024 * _MIB
+
+
+def free_bytes(state: CudaState, driver: Driver | None, gpu: int) -> tuple[int | None, int | None]:
+    """Free memory of the CPU and of the GPU in bytes; None where it cannot be told.
+
+    On boards where both share one memory (`Gpu.integrated`) they are the same number: what the driver calls free there
+    leaves out what the kernel could drop from its caches.
+    """
+    cpu = _available()
+    if state.problem or driver is None:
+        return cpu, None
+    if state.gpu(gpu).integrated:
+        return cpu, cpu
+    try:
+        driver.retain_primary(gpu)
+        try:
+            return cpu, driver.free_memory()
+        finally:
+            driver.release_primary(gpu)
+    except RuntimeError:
+        return cpu, None
+
+
+def _available() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def needed_bytes(onnx_bytes: int) -> int:
+    """CPU memory a build needs.
+
+    TensorRT for RTX took 770 MB for the c3 network (51 MB of ONNX) and 1.2 GB for its Q/DQ form (55 MB); the library
+    alone takes 0.3 GB.
+    """
+    return 512 * _MIB + 10 * onnx_bytes
+
+
+def check_memory(onnx_bytes: int, free: int | None) -> None:
+    """Refuse a build that the system would end.
+
+    Raises:
+        HnxError: exit code 1.
+    """
+    needed = needed_bytes(onnx_bytes)
+    if free is not None and free < needed:
+        raise HnxError(
+            "Not enough memory to build",
+            why=f"about {needed // _MIB} MiB are needed and {free // _MIB} MiB are free; the system would end the "
+            "build half-way",
+            fix="close other programs (on a Jetson the desktop, too: sudo systemctl isolate multi-user), or add swap",
+            code=ExitCode.FAILED,
+        )
+
+
+def default_workspace(free_gpu: int | None, shared: bool) -> int:
+    """Scratch memory the builder may use: half of a card's free memory, a quarter where CPU and GPU share theirs."""
+    if free_gpu is None:
+        return _WITHOUT_GPU
+    return max(_LEAST, min(_MOST, free_gpu // (4 if shared else 2)))

@@ -1,0 +1,122 @@
+"""One use of the whole package, run on a module of any TensorRT: a build, a load, inferences, and a refused network.
+
+The module is a table (`spec_module`) or NVIDIA's real bindings on stand-in native libraries (`standin`); a `World`
+tells both what a small network looks like.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridnets.errors import HnxError
+from hybridnets.files import sha256_file
+from runtimes.tensorrt.builder import Built, build
+from runtimes.tensorrt.config import PlanConfig
+from runtimes.tensorrt.engine import load_engine
+from runtimes.tensorrt.execution import PlanContext
+from runtimes.tensorrt.library import Capabilities, Library, adopt
+from runtimes.tensorrt.plan import Sidecar
+from tests.runtimes.tensorrt.fake_device import RTX4090, FakeDevice, state
+from tests.runtimes.tensorrt.world import SHAPE, World
+
+Settings = dict[str, Any]
+
+
+def library(trt: Any, flavor: str = "trt", **capabilities: bool) -> Library:
+    """The module, with capabilities overruled: a guard that is removed."""
+    made = adopt(trt, flavor)
+    return dataclasses.replace(made, can=dataclasses.replace(made.can, **capabilities))
+
+
+def everything(can: Capabilities) -> Settings:
+    """All options that a TensorRT has."""
+    chosen: Settings = {"device": "dla:0", "gpu_fallback": True, "fp16": True, "batch": (1, 1, 1)}
+    if can.optimization_level:
+        chosen["opt_level"] = 3
+    if can.version_compatible:
+        chosen["version_compatible"] = True
+    if can.hardware_compatibility:
+        chosen["compat"] = "same-cc" if can.same_cc else "ampere+"
+    return chosen
+
+
+def run_build(made: Library, onnx: Path, **settings: Any) -> tuple[Built, list[str]]:
+    """A build, and the phases it told."""
+    phases: list[str] = []
+
+    def report(phase: str, done: int, total: int) -> bool:
+        phases.append(phase)
+        return True
+
+    config = PlanConfig(onnx, **settings)
+    return build(config, made, state(), 256 << 20, b"", report), phases
+
+
+def run_inference(made: Library, content: bytes, folder: Path, **device: Any) -> tuple[dict[str, Any], PlanContext]:
+    """Load a plan with its sidecar, and infer three times, the last time with another batch."""
+    plan = folder / "x.plan"
+    plan.write_bytes(content)
+    engine = load_engine(made, state(), 0, plan, sidecar(made, plan))
+    context = PlanContext(engine, FakeDevice(**device))
+    image = np.arange(np.prod(SHAPE), dtype=np.float16).reshape(SHAPE)
+    outputs = {}
+    for _ in range(2):
+        outputs = context.infer({"images": image})
+    return outputs, context
+
+
+def sidecar(made: Library, plan: Path, **changes: Any) -> Sidecar:
+    """What is written beside a plan of this library and an RTX 4090."""
+    values: dict[str, Any] = {
+        "plan": plan.name,
+        "bytes": plan.stat().st_size,
+        "sha256": sha256_file(plan),
+        "flavor": made.flavor,
+        "version": made.version,
+        "typing": made.typing,
+        "gpu": RTX4090.name,
+        "capability": RTX4090.capability,
+        "onnx": "x.onnx",
+        "onnx_sha256": "0" * 64,
+        "asked": ("fp16",),
+        "executed": "fp16",
+        "version_compatible": made.can.version_compatible,
+        "compat": "none",
+        "tensors": (),
+        "command": "hnx build-trt x.onnx --fp16",
+    }
+    return Sidecar(**{**values, **changes})
+
+
+def whole(made: Library, world: World, folder: Path) -> dict[str, Any]:
+    """Everything; returns what was seen.
+
+    Raises:
+        AttributeError, TypeError: a call that this TensorRT does not have, or not with these arguments.
+    """
+    onnx = folder / "x.onnx"
+    onnx.write_bytes(b"not read by a stand-in")
+    seen: dict[str, Any] = {}
+    seen["all options"] = run_build(made, onnx, **everything(made.can))[0]
+    world.free_batch = True
+    seen["free batch"] = run_build(made, onnx, fp16=True, batch=(1, 2, 4))[0]
+    world.free_batch = False
+    world.dtype = "FLOAT"
+    seen["fp32"] = run_build(made, onnx)[0]
+    world.dtype = "HALF"
+    world.quantise(True)
+    seen["int8"], seen["phases"] = run_build(made, onnx, int8=True)
+    seen["outputs"], context = run_inference(made, seen["int8"].plan, folder)
+    seen["graph"], seen["times"] = context.graph, context.times
+    context.close()
+    world.accepts = False
+    try:
+        run_build(made, onnx, int8=True)
+    except HnxError as error:
+        seen["refused"] = error
+    world.accepts = True
+    return seen

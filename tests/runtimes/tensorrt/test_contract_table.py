@@ -1,0 +1,154 @@
+"""Our builder and runtime against the members and signatures of every supported TensorRT, without any TensorRT."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridnets.errors import ExitCode, HnxError
+from runtimes.tensorrt.builder import check_options
+from runtimes.tensorrt.config import PlanConfig
+from runtimes.tensorrt.library import Capabilities
+from tests.runtimes.tensorrt import scenario
+from tests.runtimes.tensorrt.spec_module import spec_module, versions
+from tests.runtimes.tensorrt.world import World
+
+VERSIONS = pytest.mark.parametrize("version", versions())
+# what a removed guard would do: the settings that lead to the guarded call, and how often it is reached
+GUARDS: dict[str, dict[str, Any]] = {
+    "explicit_batch": {},
+    "precision_flags": {"fp16": True},
+    "progress_monitor": {},
+    "optimization_level": {"opt_level": 3},
+    "hardware_compatibility": {"compat": "ampere+"},
+    "same_cc": {"compat": "same-cc"},
+    "version_compatible": {"version_compatible": True},
+    "host_code": {"version_compatible": True},
+    "node_names": {},
+}
+
+
+def flavor(version: str) -> str:
+    return "rtx" if version.startswith("rtx") else "trt"
+
+
+@VERSIONS
+def test_everything_we_call_exists(version: str, tmp_path: Path) -> None:
+    world = World()
+    module = spec_module(version, world)
+    made = scenario.library(module, flavor(version))
+    seen = scenario.whole(made, world, tmp_path)
+    assert seen["int8"].plan == b"fakeplan"
+    assert [t.name for t in seen["int8"].tensors] == ["images", "boxes"]
+    assert seen["int8"].layers[0].precision == "fp16"
+    assert seen["int8"].layers_from == "engine inspector"
+    assert seen["outputs"].keys() == {"boxes"}
+    assert seen["graph"]
+    assert seen["phases"][:3] == ["starting", "parsing", "building"]
+    named = "node 12 'conv1_quant' (QuantizeLinear)" if made.can.node_names else "node 12"
+    assert f"{named}: Assertion failed" in seen["refused"].why
+    # index-based bindings, execute_async_v2 and the like never
+    assert "IExecutionContext.execute_async_v3" in module.calls
+    assert not [call for call in module.calls if "binding" in call or "_v2" in call]
+
+
+@VERSIONS
+def test_precision_flags_are_set_where_they_exist_only(version: str, tmp_path: Path) -> None:
+    world = World()
+    module = spec_module(version, world)
+    made = scenario.library(module, flavor(version))
+    onnx = tmp_path / "x.onnx"
+    flags: list[str] = []
+    module.answers["IBuilderConfig.set_flag"] = lambda flag: flags.append(flag.name)
+    module.answers["IBuilderConfig.clear_flag"] = lambda flag: flags.append("-" + flag.name)
+    expected = {"fp16": [["FP16"], []], "fp32": [["-TF32"], ["-TF32"]], "int8": [["INT8", "FP16"], []]}
+    for precision, (weak, strong) in expected.items():
+        world.quantise(precision == "int8")
+        world.dtype = "FLOAT" if precision == "fp32" else "HALF"
+        flags.clear()
+        scenario.run_build(made, onnx, **{precision: True})
+        assert flags == (weak if made.typing == "weak" else strong)
+    flags.clear()
+    world.quantise(True)
+    scenario.run_build(made, onnx, int8=True, fp32=True)
+    assert flags == (["INT8"] if made.typing == "weak" else [])
+
+
+def lacking() -> list[tuple[str, str]]:
+    """Versions and the guards they need."""
+    found = {version: Capabilities.of(spec_module(version, World())) for version in versions()}
+    return [
+        (version, field.name) for version, can in found.items() for field in fields(can) if not getattr(can, field.name)
+    ]
+
+
+@pytest.mark.parametrize(("version", "guard"), lacking())
+def test_every_guard_is_needed(version: str, guard: str, tmp_path: Path) -> None:
+    """Mutation: each guard is removed where the version lacks what it guards, and the contract breaks."""
+    world = World(dtype="FLOAT", accepts=guard != "node_names")
+    module = spec_module(version, world)
+    removed = {guard: True}
+    if guard == "same_cc":
+        removed["hardware_compatibility"] = True
+    if guard == "host_code":
+        removed["version_compatible"] = False
+    made = scenario.library(module, flavor(version), **removed)
+    settings = GUARDS[guard]
+    with pytest.raises(AttributeError):
+        if guard == "host_code":
+            runtime = made.make("Runtime")
+            runtime.engine_host_code_allowed = True
+        else:
+            scenario.run_build(made, tmp_path / "x.onnx", **settings)
+
+
+def test_each_guard_is_missing_somewhere() -> None:
+    """A guard that no version needs is dead code."""
+    has = [Capabilities.of(spec_module(version, World())) for version in versions()]
+    for field in fields(Capabilities):
+        values = {getattr(can, field.name) for can in has}
+        assert values == {True, False}, field.name
+
+
+@pytest.mark.parametrize(
+    ("settings", "option"),
+    [
+        ({"opt_level": 5}, "--opt-level"),
+        ({"version_compatible": True}, "--version-compatible"),
+        ({"compat": "ampere+"}, "--hardware-compat"),
+    ],
+)
+def test_options_a_version_lacks_are_refused(settings: dict[str, Any], option: str) -> None:
+    old, new = (scenario.library(spec_module(version, World())) for version in ("8.5.3.1", "11.4.0.106"))
+    config = PlanConfig(Path("x.onnx"), **settings)
+    check_options(config, new)
+    with pytest.raises(HnxError, match=option) as caught:
+        check_options(config, old)
+    assert caught.value.code == ExitCode.USAGE
+    assert "8.6" in caught.value.why
+
+
+def test_the_table_refuses_what_a_version_has_not(tmp_path: Path) -> None:
+    """The stand-in itself: it must not be more tolerant than the bindings are."""
+    module = spec_module("10.3.0", World())
+    config = object.__new__(module.IBuilderConfig)
+    context = object.__new__(module.IExecutionContext)
+    with pytest.raises(AttributeError):
+        config.max_workspace_size = 1
+    with pytest.raises(AttributeError):
+        context.execute_async_v2([1], 2)
+    for call in (
+        lambda: config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, 1e9),
+        lambda: config.set_flag(0),
+        lambda: config.create_timing_cache(None),
+        lambda: context.set_tensor_address("images", "0x10"),
+        lambda: context.execute_async_v3(),
+        lambda: context.execute_async_v3(1, 2),
+        lambda: context.execute_async_v3(stream=1),
+        lambda: module.OnnxParser.parse_from_file(object.__new__(module.OnnxParser), tmp_path),
+    ):
+        with pytest.raises(TypeError):
+            call()
