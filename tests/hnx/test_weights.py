@@ -229,3 +229,37 @@ def test_the_place_of_upstreams_comes_first_for_its_coefficient(files: Path, tmp
     assert "using weights" in chosen.remark
     assert choose_weights(None, compound_coef=0).path == files / "c0-384x256.safetensors"
     assert choose_weights(None, activation="hardswish").path is None
+
+
+def test_quickstart_refuses_unknown_weights_before_any_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quickstart", "-w", "c0-384x257"]) == 2
+    assert "no weights called" in capsys.readouterr().err
+
+
+def test_shipped_weights_become_the_default_bundle(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hnx.defaults import export_default, resolve_bundle
+    from hybridnets.checkpoint import save_safetensors
+    from hybridnets.config import ModelConfig
+    from hybridnets.network import create_model
+    from tools.pack_weights import PackConfig, pack
+
+    metadata = {
+        "classes": ["car"],
+        "seg_classes": ["road", "lane"],
+        "anchors": {"scales": [1.0, 1.62, 2.5], "ratios": [[0.62, 1.58], [1.0, 1.0], [1.58, 0.62]]},
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
+    save_safetensors(tmp_path / "best.safetensors", create_model(ModelConfig(0)).eval(), metadata)
+    packed = pack(PackConfig(tmp_path / "best.safetensors", "c0-256x128", (256, 128), "a test"))
+    bundle = resolve_bundle(None)
+    assert bundle.path == Path("exports") / "hybridnets_c0_128x256"
+    assert not bundle.untrained
+    assert bundle.manifest["model"]["source"]["sha256"] == packed.entry.sha256
+    err = capsys.readouterr().err
+    assert "using c0-256x128" in err
+    assert "untrained network" not in err
+    with pytest.raises(HnxError, match="no weights called"):
+        export_default("c0-128x256")
