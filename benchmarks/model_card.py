@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.accuracy.report import EvalReport, figures, read_report
+from benchmarks.accuracy.report import EvalReport, figures, read_report, thin
 from benchmarks.card_source import CardSource, Pictures, read_source
 from hybridnets.errors import ExitCode, HnxError, did_you_mean, from_os_error, printable
 from hybridnets.files import write_bytes
@@ -149,7 +149,7 @@ def _columns(report: EvalReport, row: Mapping[str, Any]) -> list[str]:
     metrics = row["metrics"]
     names = list(_DETECTION) if metrics.get("labels") else []
     for seg in report.bundle.get("seg_classes") or []:
-        names += [f"{seg} IoU", f"{seg} mIoU", f"{seg} Acc"]
+        names += [f"{seg} IoU", f"{seg} {'Acc' if thin(seg) else 'mIoU'}"]
     values = figures(metrics)
     return [name for name in names if name in values]
 
