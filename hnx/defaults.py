@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hybridnets.config import Activation
     from hybridnets.dataset import Split
     from hybridnets.project import Project
+    from hybridnets.weights import WeightsEntry
 
 __all__ = [
     "UNTRAINED",
@@ -51,7 +52,7 @@ class Chosen:
 
     Attributes:
         path: checkpoint; None is the seeded untrained network.
-        remark: what to tell the user; empty where they named the weights themselves.
+        remark: what to tell the user; empty where there is nothing they do not know.
         size: (width, height) the weights were trained on, where that is known.
     """
 
@@ -82,12 +83,15 @@ def choose_weights(
     Raises:
         HnxError: what was named is nowhere, or is not what it should be; the project cannot be read.
     """
-    from hybridnets.weights import default_entry, resolve_weights, verified
+    from hybridnets.weights import default_entry, entries, resolve_weights, verified
 
     if given is not None and str(given) == UNTRAINED and not Path(given).is_file():
         return Chosen(None, f"{_UNTRAINED_REMARK}, as asked")
     if given is not None:
-        return Chosen(resolve_weights(given))
+        path = resolve_weights(given)
+        known = {entry.name: entry for entry in entries()}.get(str(given))
+        named = known if known is not None and path != Path(given) else None
+        return Chosen(path) if named is None else Chosen(path, _trained_at(named, size), named.size)
     if backbone is not None:
         return Chosen(None, f"no checkpoint given: {_UNTRAINED_REMARK}")
     # upstream's file is of coefficient 3, with swish
@@ -98,11 +102,18 @@ def choose_weights(
     entry = default_entry(compound_coef, size=size, activation=activation, classes=classes, seg_classes=seg_classes)
     if entry is None:
         return Chosen(None, f"no checkpoint given: {_UNTRAINED_REMARK}")
-    trained = f"{entry.size[0]}x{entry.size[1]}"
     remark = f"no checkpoint given: using {entry.name}, which came with this installation (-w {UNTRAINED} for none)"
-    if size is not None and size != entry.size:
-        remark += f"; it was trained at {trained}, and its accuracy at {size[0]}x{size[1]} is another"
-    return Chosen(verified(entry), remark, entry.size)
+    other = _trained_at(entry, size)
+    return Chosen(verified(entry), f"{remark}; {other}" if other else remark, entry.size)
+
+
+def _trained_at(entry: WeightsEntry, size: tuple[int, int] | None) -> str:
+    """A remark where weights are used at another size than they were trained at."""
+    if size in (None, entry.size):
+        return ""
+    width, height = size
+    trained = f"{entry.size[0]}x{entry.size[1]}"
+    return f"{entry.name} was trained at {trained}, and its accuracy at {width}x{height} is another"
 
 
 def _classes(project: str | None) -> tuple[tuple[str, ...], tuple[str, ...]] | tuple[None, None]:

@@ -119,6 +119,12 @@ def open_answer(request: urllib.request.Request, timeout_s: float, there: int) -
         return
     except urllib.error.URLError as error:
         raise _unreachable(error.reason, request.full_url) from error
+    except ValueError as error:  # http.client.InvalidURL among them: our address is fine, a proxy's may not be
+        raise HnxError(
+            f"Cannot download {request.full_url}",
+            why=f"the proxy of the environment cannot be used: {error}",
+            fix="correct https_proxy or http_proxy, for example http://proxy.example.org:3128",
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(error, request.full_url) from error
     with response:

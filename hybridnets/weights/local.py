@@ -130,7 +130,7 @@ def resolve_weights(name_or_path: str | Path) -> Path:
         )
     raise HnxError(
         f"There are no weights called {text!r}",
-        why=f"no file has this name either. {did_you_mean(text, known)}".replace(". d", ": d", 1),
+        why=f"no file has this name either; {did_you_mean(text, known)}",
         fix="name a .pth or .safetensors file, or one of hnx weights list",
         code=ExitCode.USAGE,
     )

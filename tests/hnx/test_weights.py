@@ -16,7 +16,7 @@ import pytest
 
 from hnx.__main__ import main
 from hnx.cli import cli
-from hnx.defaults import choose_weights
+from hnx.defaults import Chosen, choose_weights
 from hybridnets.errors import HnxError
 from hybridnets.files import write_json
 from hybridnets.weights import UPSTREAM, WeightsEntry, registry
@@ -184,9 +184,10 @@ def test_help_imports_nothing_heavy() -> None:
 def test_names_and_files_are_taken_as_they_are(files: Path, tmp_path: Path) -> None:
     ship(files, entry())
     chosen = choose_weights("c0-384x256")
-    assert (chosen.path, chosen.remark) == (files / "c0-384x256.safetensors", "")
+    assert (chosen.path, chosen.remark, chosen.size) == (files / "c0-384x256.safetensors", "", (384, 256))
+    assert "c0-384x256 was trained at 384x256" in choose_weights("c0-384x256", size=(640, 384)).remark
     (tmp_path / "a.pth").write_bytes(b"x")
-    assert choose_weights(Path("a.pth")).path == Path("a.pth")
+    assert choose_weights(Path("a.pth"), size=(640, 384)) == Chosen(Path("a.pth"))
     with pytest.raises(HnxError):
         choose_weights("c1")
     assert choose_weights("untrained").path is None

@@ -14,6 +14,7 @@ from hybridnets.config import ModelConfig
 from hybridnets.errors import HnxError
 from hybridnets.files import read_json
 from hybridnets.network import create_model
+from hybridnets.training.start import load_weights
 from hybridnets.weights import entries, registry, resolve_weights, shipped
 from tools.pack_weights import OUTPUTS, PackConfig, main, pack, remove
 
@@ -46,6 +47,7 @@ def config(weights: Path, **changes: Any) -> PackConfig:
 
 
 def test_packed_weights_are_listed_found_and_load(files: Path, checkpoint: Path) -> None:
+    notes: list[str] = []
     result = pack(config(checkpoint))
     assert list(result.worst) == list(OUTPUTS)
     assert 0 < max(result.worst.values()) < 1e-2
@@ -60,6 +62,10 @@ def test_packed_weights_are_listed_found_and_load(files: Path, checkpoint: Path)
     found = load_checkpoint(path)
     assert {key: found.metadata[key] for key in METADATA} == METADATA
     assert build_model(found).config == ModelConfig(0)
+    network = create_model(ModelConfig(0), seed=2)
+    load_weights(network, path, notes.append)  # where training starts
+    assert notes == []
+    assert torch.equal(network.state_dict()["encoder._conv_stem.weight"], found.state["encoder._conv_stem.weight"])
 
 
 def test_an_entry_is_replaced_in_its_place_and_removed(files: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -363,6 +363,14 @@ def test_proxies_come_from_the_environment(
     assert faults.requests[0]["path"] == "http://example.invalid/there.pth"
 
 
+@pytest.mark.parametrize("proxy", ["http:/nowhere", "http://host:port", "http://[::1"])
+def test_a_proxy_that_is_none(tmp_path: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(HnxError, match="Cannot download") as caught:
+        download(entry("http://example.invalid/there.pth"), tmp_path, policy=policy)
+    assert "proxy" in f"{caught.value.why} {caught.value.fix}"
+
+
 def test_a_disk_without_space_is_known_before(
     tmp_path: Path, url: str, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
