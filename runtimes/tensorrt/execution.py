@@ -165,7 +165,6 @@ class PlanContext:
         if missing:
             raise HnxError(f"The plan needs further inputs: {', '.join(missing)}", fix="export the network again")
         self._slots = [self._slot() for _ in range(_SLOTS)]
-        self._shapes = dict(shapes)
         self._next = 0
         for slot in self._slots:
             # once without capture: what TensorRT sets up in a first run must not be part of the graph
@@ -173,6 +172,7 @@ class PlanContext:
             self._stream.synchronize()
             if self._use_graph:
                 self._capture(slot)
+        self._shapes = dict(shapes)
 
     def _slot(self) -> _Slot:
         buffers: dict[str, dict[str, Buffer]] = {"input": {}, "output": {}}

@@ -24,6 +24,18 @@ from tests.runtimes.tensorrt.fake_device import RTX4090, FakeDevice, state
 from tests.runtimes.tensorrt.world import SHAPE, World
 
 Settings = dict[str, Any]
+# guard of `Capabilities` -> the options that lead to the call it guards
+GUARDS: dict[str, dict[str, Any]] = {
+    "explicit_batch": {"fp16": True},
+    "precision_flags": {"fp16": True},
+    "progress_monitor": {"fp16": True},
+    "optimization_level": {"fp16": True, "opt_level": 3},
+    "hardware_compatibility": {"fp16": True, "compat": "ampere+"},
+    "same_cc": {"fp16": True, "compat": "same-cc"},
+    "version_compatible": {"fp16": True, "version_compatible": True},
+    "host_code": {"fp16": True, "version_compatible": True},
+    "node_names": {"fp16": True},
+}
 
 
 def library(trt: Any, flavor: str = "trt", **capabilities: bool) -> Library:
@@ -120,3 +132,31 @@ def whole(made: Library, world: World, folder: Path) -> dict[str, Any]:
         seen["refused"] = error
     world.accepts = True
     return seen
+
+
+def lacking(can: Capabilities) -> list[str]:
+    """Guards whose calls a TensorRT does not have."""
+    return [field.name for field in dataclasses.fields(can) if not getattr(can, field.name)]
+
+
+def without_guard(made: Library, guard: str, world: World, folder: Path) -> None:
+    """Do what the package would do if it did not ask for a capability first.
+
+    Raises:
+        AttributeError: as it must.
+    """
+    can = dataclasses.replace(made.can, **{guard: True})
+    if guard == "same_cc":
+        can = dataclasses.replace(can, hardware_compatibility=True)
+    mutant = dataclasses.replace(made, can=can)
+    world.quantise(False)
+    world.accepts = guard != "node_names"
+    try:
+        if guard == "host_code":
+            plan = folder / "guarded.plan"
+            plan.write_bytes(b"fakeplan")
+            load_engine(mutant, state(), 0, plan, sidecar(mutant, plan, version_compatible=True))
+        else:
+            run_build(mutant, folder / "x.onnx", **GUARDS[guard])
+    finally:
+        world.accepts = True

@@ -17,18 +17,6 @@ from tests.runtimes.tensorrt.spec_module import spec_module, versions
 from tests.runtimes.tensorrt.world import World
 
 VERSIONS = pytest.mark.parametrize("version", versions())
-# what a removed guard would do: the settings that lead to the guarded call, and how often it is reached
-GUARDS: dict[str, dict[str, Any]] = {
-    "explicit_batch": {},
-    "precision_flags": {"fp16": True},
-    "progress_monitor": {},
-    "optimization_level": {"opt_level": 3},
-    "hardware_compatibility": {"compat": "ampere+"},
-    "same_cc": {"compat": "same-cc"},
-    "version_compatible": {"version_compatible": True},
-    "host_code": {"version_compatible": True},
-    "node_names": {},
-}
 
 
 def flavor(version: str) -> str:
@@ -79,30 +67,20 @@ def test_precision_flags_are_set_where_they_exist_only(version: str, tmp_path: P
 
 def lacking() -> list[tuple[str, str]]:
     """Versions and the guards they need."""
-    found = {version: Capabilities.of(spec_module(version, World())) for version in versions()}
     return [
-        (version, field.name) for version, can in found.items() for field in fields(can) if not getattr(can, field.name)
+        (version, guard)
+        for version in versions()
+        for guard in scenario.lacking(Capabilities.of(spec_module(version, World())))
     ]
 
 
 @pytest.mark.parametrize(("version", "guard"), lacking())
 def test_every_guard_is_needed(version: str, guard: str, tmp_path: Path) -> None:
     """Mutation: each guard is removed where the version lacks what it guards, and the contract breaks."""
-    world = World(dtype="FLOAT", accepts=guard != "node_names")
-    module = spec_module(version, world)
-    removed = {guard: True}
-    if guard == "same_cc":
-        removed["hardware_compatibility"] = True
-    if guard == "host_code":
-        removed["version_compatible"] = False
-    made = scenario.library(module, flavor(version), **removed)
-    settings = GUARDS[guard]
+    world = World()
+    made = scenario.library(spec_module(version, world), flavor(version))
     with pytest.raises(AttributeError):
-        if guard == "host_code":
-            runtime = made.make("Runtime")
-            runtime.engine_host_code_allowed = True
-        else:
-            scenario.run_build(made, tmp_path / "x.onnx", **settings)
+        scenario.without_guard(made, guard, world, tmp_path)
 
 
 def test_each_guard_is_missing_somewhere() -> None:

@@ -90,5 +90,6 @@ class World:
             "ICudaEngine.get_tensor_location": lambda _: Member("TensorLocation", "DEVICE"),
             "ICudaEngine.get_tensor_shape": lambda _: SHAPE,
             "IExecutionContext.get_tensor_shape": lambda _: SHAPE,
+            "IExecutionContext.infer_shapes": lambda _: [],
             "EngineInspector.get_engine_information": lambda _: INSPECTED,
         }

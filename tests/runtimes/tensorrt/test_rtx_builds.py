@@ -1,0 +1,197 @@
+"""`hnx build-trt --flavor rtx` with NVIDIA's real builder and parser, which need no GPU (`.ci/trt`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hybridnets.files import sha256_file
+from tests.runtimes.tensorrt import networks
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.trt
+
+
+@pytest.fixture(autouse=True)
+def _rtx() -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason=".ci/trt installs TensorRT for RTX", exc_type=ImportError)
+
+
+def build(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """The command, in a process of its own."""
+    command = [sys.executable, "-m", "hnx"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    words = ["build-trt", *map(str, arguments), "--flavor", "rtx"]
+    return subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, env=environment)
+
+
+def sidecar(folder: Path) -> dict:
+    """The only sidecar in a folder."""
+    (path,) = folder.glob("*.plan.json")
+    value = json.loads(path.read_text())
+    plan = folder / value["plan"]["file"]
+    assert sha256_file(plan) == value["plan"]["sha256"]
+    assert plan.stat().st_size == value["plan"]["bytes"]
+    return value
+
+
+def test_fp32_fp16_and_int8_get_what_they_ask_for(tmp_path: Path) -> None:
+    for name, onnx, options in (
+        ("fp32", networks.convolution(tmp_path / "a.onnx"), []),
+        ("fp16", networks.convolution(tmp_path / "b.onnx", np.float16), ["--fp16"]),
+        ("int8", networks.quantised(tmp_path / "c.onnx"), ["--int8"]),
+    ):
+        out = tmp_path / name
+        done = build(onnx, *options, "-o", out, "--verbose-layers", cache=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found = sidecar(out)
+        assert found["precision"]["executed"] == name
+        assert found["precision"]["asked"] == [name]
+        assert found["layers_from"] == "builder log"
+        assert found["tensorrt"]["flavor"] == "rtx"
+        assert found["tensorrt"]["typing"] == "strong"
+        assert found["gpu"]["compute_capability"] is None
+        assert found["onnx"]["sha256"] == sha256_file(onnx)
+        assert any(layer["precision"] == name for layer in found["layers"])
+        assert name in done.stdout
+        assert "built" in done.stdout
+
+
+def test_a_free_batch_becomes_a_profile(tmp_path: Path) -> None:
+    onnx = networks.convolution(tmp_path / "a.onnx", batch="N")
+    done = build(onnx, "--min-batch", "1", "--opt-batch", "2", "--max-batch", "4", "-o", tmp_path, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = sidecar(tmp_path)
+    assert found["tensors"][0]["shape"] == [-1, 3, 32, 32]
+    assert found["options"]["batch"] == [1, 2, 4]
+    assert "--opt-batch 2" in found["command"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "node"),
+    [({"zero_point": 5}, "conv1_quant"), ({"scale": -0.5}, "conv1_quant"), ({"zero_point": 7}, "encoder/first/quant")],
+)
+def test_a_broken_qdq_graph_is_refused_with_its_node_named(changes: dict, node: str, tmp_path: Path) -> None:
+    onnx = networks.quantised(tmp_path / "broken.onnx", asymmetric_node=node, **changes)
+    done = build(onnx, "--int8", "-o", tmp_path, cache=tmp_path)
+    assert done.returncode == 1
+    assert "refuses broken.onnx" in done.stderr
+    assert repr(node) in done.stderr
+    assert "QuantizeLinear" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.plan*"))
+
+
+def test_requests_the_network_cannot_fulfil_are_usage_errors(tmp_path: Path) -> None:
+    plain, half = networks.convolution(tmp_path / "a.onnx"), networks.convolution(tmp_path / "b.onnx", np.float16)
+    quantised = networks.quantised(tmp_path / "c.onnx")
+    for onnx, options, message in (
+        (plain, ["--int8"], "has no QuantizeLinear nodes"),
+        (quantised, [], "Q/DQ nodes, and fp32 was asked for"),
+        (plain, ["--fp16"], "cannot make a.onnx fp16"),
+        (half, [], "cannot make b.onnx fp32"),
+        (plain, ["--max-batch", "8"], "whose batch is fixed to 1"),
+    ):
+        done = build(onnx, *options, "-o", tmp_path / "out", cache=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_not_an_onnx_file(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"no protobuf")
+    done = build(tmp_path / "a.onnx", "-o", tmp_path, cache=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_the_build_and_leaves_nothing(bundle_path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hnx"]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path),
+        "TMPDIR": str(scratch),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+    }
+    words = ["build-trt", str(bundle_path), "--flavor", "rtx", "-o", str(tmp_path / "out")]
+    process = subprocess.Popen([*command, *words], stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(scratch.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert not list(scratch.iterdir())
+
+
+@pytest.fixture(scope="module")
+def c3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The c3 network at 640x384 (random weights), exported once."""
+    folder = tmp_path_factory.mktemp("c3")
+    command = [sys.executable, "-m", "hnx", "export", "-c", "3", "--size", "640x384", "--no-weights", "-o", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=600, cwd=ROOT)
+    (bundle,) = folder.glob("hybridnets_c3_384x640")
+    return bundle
+
+
+def test_the_real_network_in_fp32(c3: Path, tmp_path: Path) -> None:
+    done = build(c3, "-o", tmp_path, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = sidecar(tmp_path)
+    assert found["precision"]["executed"] == "fp32"
+    assert found["precision"]["layers"]["correlation"]["fp32"] > 200
+    assert [t["name"] for t in found["tensors"]] == ["input", "regression", "classification", "segmentation"]
+    assert found["tensors"][0]["shape"] == [1, 3, 384, 640]
+
+
+def test_the_real_network_in_int8(c3: Path, tmp_path: Path) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Noise(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = 1
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            self.left -= 1
+            image = np.random.default_rng(0).standard_normal((1, 3, 384, 640)).astype(np.float32)
+            return {"input": image} if self.left >= 0 else None
+
+    target = tmp_path / "c3_qdq.onnx"
+    quantize_static(
+        str(next(c3.glob("*.onnx"))),
+        str(target),
+        Noise(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv"],
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,  # INT32 biases are refused by the parser
+            "AddQDQPairToWeight": True,
+            "OpTypesToExcludeOutputQuantization": ["Conv"],
+        },
+    )
+    done = build(target, "--int8", "-o", tmp_path, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = sidecar(tmp_path)
+    assert found["precision"]["executed"] == "int8"
+    assert found["precision"]["layers"]["correlation"] == {"int8": 380}
