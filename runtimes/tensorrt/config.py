@@ -150,6 +150,7 @@ class PlanConfig:
         """JSON form; `from_json` reads it."""
         values = asdict(self)
         del values["asked"]
+        values["batch"] = list(self.batch)
         return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
     @classmethod

@@ -129,7 +129,7 @@ def build_plan(
             options={
                 **{key: value for key, value in config.to_json().items() if key != "onnx"},
                 "workspace": result["workspace"],
-                "timing_cache": result["timing_cache"],
+                "timing_cache": None if result["timing_cache"] is None else Path(result["timing_cache"]).name,
             },
             timing_s={key: round(float(value), 3) for key, value in result["timing_s"].items()},
             machine={"system": platform.platform(), "driver_cuda": result["driver_cuda"], "hnx": __version__},
