@@ -74,6 +74,15 @@ REGISTRY: tuple[RuntimeEntry, ...] = (
         ("fp32",),
         ("opencv", "cv2", "dnn"),
     ),
+    RuntimeEntry(
+        "tensorrt",
+        "runtimes.tensorrt.runtime",
+        "TensorRtRuntime",
+        "tensorrt",
+        ("tensorrt", "tensorrt-rtx"),
+        ("fp16", "int8", "fp32"),
+        ("trt",),
+    ),
 )
 
 

@@ -15,6 +15,8 @@ from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.files import sha256_file, write_json
 from runtimes.base import RuntimeOptions
+from runtimes.registry import entry, runtime_class
+from runtimes.registry import probe as registry_probe
 from runtimes.tensorrt import runtime as module_under_test
 from runtimes.tensorrt.driver import CudaState
 from runtimes.tensorrt.plan import sidecar_path
@@ -100,6 +102,14 @@ def test_it_runs_like_every_other_runtime(rig: Rig) -> None:
         assert rig.trt.calls.count("ICudaEngine.create_execution_context") == 3
     assert not rig.devices[0]._driver.alive
     assert rig.devices[0]._driver.log[-1] == "release_primary"
+
+
+def test_the_registry_knows_it() -> None:
+    row = entry("trt")
+    assert runtime_class(row) is TensorRtRuntime
+    assert (row.name, row.extra) == (TensorRtRuntime.name, TensorRtRuntime.extra)
+    assert row.precisions == tuple(TensorRtRuntime.stored)
+    assert registry_probe(row).version or registry_probe(row).reason
 
 
 def test_probe_says_why_not(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
