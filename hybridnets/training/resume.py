@@ -30,6 +30,7 @@ __all__ = [
     "LAST",
     "Found",
     "best_name",
+    "damaged",
     "find_last",
     "folder_lock",
     "read_last",
@@ -43,6 +44,9 @@ LOCK = ".lock"
 FORMAT = 1
 # hybridnets-d{coefficient}_{epoch}_{step}.pth, as upstream writes them; its `_best` files do not match
 _STEP_FILE = re.compile(r"hybridnets-d\d+_(\d+)_(\d+)\.pth")
+_BEST_FILE = re.compile(r"hybridnets-d\d+_\d+_\d+_best\.pth")
+# a temporary file of `hybridnets.files.atomic_path`
+_LEFTOVER = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp(\.(?:pth|safetensors|csv|json|png))")
 _NEEDED = (
     *("format", "step", "steps_per_epoch", "digest", "history", "anchors"),
     *("model", "train_model", "ema_updates", "optimizer", "schedule", "scaler"),
@@ -89,10 +93,14 @@ def best_name(coefficient: int, epoch: int, step: int) -> str:
 
 
 def remove_files(folder: Path, names: Iterable[str]) -> None:
-    """Remove networks that are among the best no more; one that is gone already does not matter."""
+    """Remove networks that are among the best no more; one that is gone already does not matter.
+
+    The names come from a checkpoint, so anything that is not a network directly in the folder stays.
+    """
     for name in names:
-        with contextlib.suppress(OSError):
-            (folder / name).unlink()
+        if _BEST_FILE.fullmatch(name):
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -136,6 +144,15 @@ def read_last(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def damaged(path: Path, error: Exception) -> HnxError:
+    """The user's error for a checkpoint whose parts are there but make no sense."""
+    return HnxError(
+        f"Cannot resume from {path}",
+        why=f"it is damaged: {(str(error).splitlines() or [type(error).__name__])[0][:200]}",
+        fix="start from the newest *_best.pth of the folder instead: -w FILE with another -o",
+    )
+
+
 def to_cpu(value: Any) -> Any:
     """A copy of nested dictionaries and lists with all tensors on the CPU, sharing memory with nothing."""
     if isinstance(value, Tensor):
@@ -176,6 +193,15 @@ def folder_lock(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
+        _sweep(folder)
         yield
     finally:
         os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove half-written files of processes that were killed: a best network's name does not come again."""
+    with contextlib.suppress(OSError):
+        matches = [_LEFTOVER.fullmatch(path.name) for path in folder.iterdir()]
+        for target in {match[1] + match[2] for match in matches if match}:
+            remove_leftovers(folder / target)

@@ -1,0 +1,111 @@
+"""What is settled before a run's first step: its data, where it begins, its anchors, its order of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hybridnets.anchors import AnchorRule
+from hybridnets.dataset import Split, open_split
+from hybridnets.errors import HnxError
+from hybridnets.training import resume
+from hybridnets.training.autoanchor import AnchorFit, fit_anchors, label_sizes
+from hybridnets.training.config import TrainConfig
+from hybridnets.training.data import BatchPlan
+from hybridnets.training.distributed import World
+from hybridnets.training.main_process import on_main
+
+__all__ = ["batch_plan", "open_splits", "starting_point", "with_anchors"]
+
+
+def open_splits(config: TrainConfig) -> tuple[Split, Split]:
+    """The data for training and for validation.
+
+    Raises:
+        HnxError: there is none, or it is not in upstream's layout.
+    """
+    dataset = config.project.dataset
+    train = open_split(config.project, config.data, dataset.train_set)
+    val = open_split(config.project, config.data, dataset.test_set)
+    if config.limit is not None:
+        train, val = (replace(split, names=split.names[: config.limit]) for split in (train, val))
+    return train, val
+
+
+def starting_point(config: TrainConfig) -> dict[str, Any] | None:
+    """The content of `last.pth` when the run is to go on; None for a new one.
+
+    Raises:
+        HnxError: it cannot be read, or a new run would replace one.
+    """
+    folder = config.folder
+    if config.resume:
+        return resume.read_last(folder / resume.LAST)
+    if (folder / resume.LAST).exists() and not config.overwrite:
+        raise HnxError(
+            f"{folder} holds a run already",
+            why=f"its {resume.LAST} would be replaced",
+            fix="go on with it (-w last), choose another folder (-o), or give --overwrite",
+        )
+    return None
+
+
+def with_anchors(
+    config: TrainConfig,
+    world: World,
+    split: Split,
+    content: Mapping[str, Any] | None,
+    note: Callable[[str], None],
+) -> TrainConfig:
+    """The configuration with fitted anchors where they are asked for; a resumed run keeps those it began with.
+
+    Raises:
+        HnxError: there are too few boxes to fit anchors to, or the checkpoint's anchors are damaged.
+    """
+    if content is not None:
+        rule = _anchors_of(config, content)
+    elif config.autoanchor:
+        fit = world.broadcast(on_main(world, lambda: _fitted(config, split)))
+        assert fit is not None
+        rule = fit.rule
+        if world.is_main:
+            note(
+                f"anchors fitted to {fit.boxes} boxes: an anchor for {fit.after.recall:.1%} of them "
+                f"({fit.before.recall:.1%} before); scales {rule.scales}, ratios {rule.ratios}: write them to the "
+                "project file to use weights without the metadata of best.safetensors"
+            )
+    else:
+        return config
+    return replace(config, project=replace(config.project, anchors=rule))
+
+
+def _fitted(config: TrainConfig, split: Split) -> AnchorFit:
+    sizes = label_sizes(split, config.target, seed=config.seed)
+    return fit_anchors(sizes, config.project.anchors, seed=config.seed)
+
+
+def _anchors_of(config: TrainConfig, content: Mapping[str, Any]) -> AnchorRule:
+    found = content["anchors"]
+    try:
+        return AnchorRule(
+            tuple(float(v) for v in found["scales"]),
+            tuple((float(w), float(h)) for w, h in found["ratios"]),
+            float(found["anchor_scale"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise resume.damaged(config.folder / resume.LAST, error) from error
+
+
+def batch_plan(config: TrainConfig, world: World, count: int, start: int = 0) -> BatchPlan:
+    """Which of `count` samples this process sees in which step, from step `start` on."""
+    return BatchPlan(
+        count,
+        config.batch_size,
+        accumulate=config.accumulate,
+        rank=world.rank,
+        processes=world.size,
+        epochs=config.epochs,
+        start=start,
+        seed=config.seed,
+    )

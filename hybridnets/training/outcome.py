@@ -1,0 +1,107 @@
+"""What a run led to: its result, report.json and the picture of its curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from hybridnets.errors import HnxError
+from hybridnets.training.report import draw_curves, write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hybridnets.training.config import TrainConfig
+    from hybridnets.training.distributed import World
+    from hybridnets.training.history import RunState
+    from hybridnets.training.validation import Validation
+
+__all__ = ["TrainResult", "result_of", "write_outcome"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run led to.
+
+    Attributes:
+        folder: with all files.
+        steps: optimizer steps of the whole run, of earlier processes too.
+        best: file of the best network; None without a validation.
+        fitness: of it.
+        validation: the last one.
+        stopped_early: ended by `es_patience`.
+        skipped: steps left out because of numbers that are not finite.
+        last_loss: of the last step.
+    """
+
+    folder: Path
+    steps: int
+    best: Path | None
+    fitness: float | None
+    validation: Validation | None
+    stopped_early: bool
+    skipped: int
+    last_loss: float | None
+
+
+def result_of(folder: Path, state: RunState, validation: Validation | None, last_loss: float | None) -> TrainResult:
+    """The result of a run that has ended."""
+    history = state.history
+    best = history.best[0] if history.best else None
+    return TrainResult(
+        folder,
+        state.step,
+        None if best is None else folder / best["file"],
+        None if best is None else float(best["fitness"]),
+        validation,
+        history.stopped_early,
+        history.skipped,
+        last_loss,
+    )
+
+
+def write_outcome(
+    config: TrainConfig,
+    world: World,
+    state: RunState,
+    *,
+    seconds: float,
+    last_loss: float | None,
+    note: Callable[[str], None],
+) -> None:
+    """Write report.json, and the curves where matplotlib is installed.
+
+    Raises:
+        HnxError: the report cannot be written.
+    """
+    folder, history = config.folder, state.history
+    curves = "curves.png"
+    try:
+        draw_curves(folder / "log.csv", folder / "validation.csv", folder / curves)
+    except HnxError as error:
+        curves = ""
+        note(f"{error.what}: {error.why}. {error.fix}")
+    write_report(
+        folder / "report.json",
+        {
+            "schema_version": 1,
+            "config": config.to_json(),
+            "steps": state.step,
+            "steps_per_epoch": state.steps_per_epoch,
+            "processes": world.size,
+            "device": str(world.device),
+            "torch": torch.__version__,
+            "seconds": seconds,
+            "stopped_early": history.stopped_early,
+            "skipped_steps": history.skipped,
+            "broken_samples": sorted(history.broken),
+            "best": history.best,
+            "averaged_weights": config.ema,
+            "last": history.last_metrics,
+            "last_loss": last_loss,
+            "curves": curves or None,
+        },
+    )

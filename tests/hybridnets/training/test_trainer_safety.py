@@ -1,0 +1,161 @@
+"""What a run survives, and what it refuses: damaged state, full disks, leftovers of killed writers, wrong classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hybridnets.dataset import open_split
+from hybridnets.errors import HnxError
+from hybridnets.training import journal, loop, resume
+from hybridnets.training.events import Silent
+from hybridnets.training.history import History
+from hybridnets.training.label_check import check_labels
+from hybridnets.training.log import TensorBoard
+from hybridnets.training.ranking import improves, ranked
+from hybridnets.training.trainer import train
+from tests.hybridnets.training.tiny import config, make_data, project
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return make_data(tmp_path_factory.mktemp("data"), train=2, val=1)
+
+
+@pytest.fixture(scope="module")
+def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run of one step."""
+    folder = tmp_path_factory.mktemp("done")
+    train(config(data, folder, epochs=1))
+    return folder
+
+
+class Notes(Silent):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps_per_epoch": 0},
+        {"step": "many"},
+        {"history": 3},
+        {"history": {"seconds": "long"}},
+        {"anchors": {"scales": [1.0]}},
+    ],
+)
+def test_a_checkpoint_whose_parts_make_no_sense_is_one_clear_error(
+    change: Mapping[str, Any], done: Path, data: Path, tmp_path: Path
+) -> None:
+    content = resume.read_last(done / resume.LAST)
+    resume.write_checkpoint(tmp_path / resume.LAST, {**content, **change})
+    with pytest.raises(HnxError, match=r"Cannot resume from .*\n?[\s\S]*it is damaged"):
+        train(config(data, tmp_path, epochs=1, resume=True))
+
+
+def test_names_from_a_checkpoint_remove_networks_of_the_folder_only(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    inside, outside = folder / "hybridnets-d0_0_1_best.pth", tmp_path / "hybridnets-d0_0_2_best.pth"
+    other = folder / "mine.pth"
+    for path in (inside, outside, other):
+        path.touch()
+    resume.remove_files(folder, [inside.name, f"../{outside.name}", str(outside), other.name, "gone"])
+    assert not inside.exists()
+    assert outside.exists()
+    assert other.exists()
+
+
+def test_a_run_removes_half_written_files_of_killed_ones(tmp_path: Path) -> None:
+    leftovers = [".hybridnets-d0_0_1_best.abcd_123.tmp.pth", ".best.abcd1234.tmp.safetensors", ".last.zzzz9999.tmp.pth"]
+    for name in (*leftovers, "own.tmp.pth", ".own.tmp.pth"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - 3600,) * 2)
+    with resume.folder_lock(tmp_path):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [resume.LOCK, ".own.tmp.pth", "own.tmp.pth"]
+
+
+class FullBoard:
+    """A writer on a full disk."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_ends_tensorboards_logs_and_not_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "open_tensorboard", lambda folder, step: TensorBoard(FullBoard()))
+    heard = Notes()
+    assert train(config(data, tmp_path, epochs=1), listener=heard).steps == 1
+    assert sum("TensorBoard logs end here: the disk is full" in text for text in heard.texts) == 1
+
+
+def test_a_validation_loss_that_is_no_number_is_the_worst(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [math.nan, -3.0]
+    monkeypatch.setattr(loop, "fitness_of", lambda *_, **__: values.pop(0))
+    heard = Notes()
+    result = train(config(data, tmp_path, epochs=2), listener=heard)
+    assert result.fitness == -3.0
+    assert result.best == tmp_path / "hybridnets-d0_1_2_best.pth"
+    assert len(list(tmp_path.glob("*_best.pth"))) == 1
+    assert any("not a number" in text for text in heard.texts)
+
+
+def test_the_best_files_go_only_when_last_names_them_no_more(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [1.0, 2.0]
+    monkeypatch.setattr(loop, "fitness_of", lambda *_, **__: values.pop(0))
+    seen: list[list[str]] = []
+    remove = resume.remove_files
+
+    def removed(folder: Path, names: set[str]) -> None:
+        seen.append([row["file"] for row in resume.read_last(folder / resume.LAST)["history"]["best"]])
+        remove(folder, names)
+
+    monkeypatch.setattr(resume, "remove_files", removed)
+    train(config(data, tmp_path, epochs=2))
+    assert seen == [["hybridnets-d0_0_1_best.pth"], ["hybridnets-d0_1_2_best.pth"]]
+
+
+def test_of_equal_networks_the_older_stays() -> None:
+    old, new = ({"file": name, "fitness": 0.5} for name in ("old", "new"))
+    assert ranked([old], new, 1) == ([old], {"new"})
+    assert ranked([old], {**new, "fitness": 0.6}, 2)[0][0]["file"] == "new"
+    assert improves(History(), -5.0, 1.0)
+    assert not improves(History(es_best=0.5), 0.55, 0.1)
+
+
+def test_classes_that_no_label_has_are_refused_before_training(data: Path, tmp_path: Path) -> None:
+    wrong = dataclasses.replace(project(), classes=("kar",))
+    with pytest.raises(HnxError, match=r"do not fit the labels[\s\S]*of kar; they are of car"):
+        train(config(data, tmp_path / "run", project=wrong))
+    assert not (tmp_path / "run").exists()
+    notes: list[str] = []
+    check_labels(open_split(dataclasses.replace(project(), classes=("car", "tram")), data, "train"), notes.append)
+    assert notes == ["no box in 2 label files is of tram: check obj_list of the project file"]
+    check_labels(open_split(project(), data, "train"), notes.append)
+    assert len(notes) == 1
