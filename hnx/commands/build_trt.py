@@ -105,7 +105,8 @@ def command(network: str | None, **options: Any) -> None:
     _print_summary(sidecar)
     success(f"built {path} ({sidecar.bytes / 1e6:.1f} MB) in {time.monotonic() - start:.1f} s")
     where = f"on {sidecar.gpu}" if sidecar.gpu else "on a machine with an RTX card"
-    print(f"Next, {where}: hnx bench {target} --runtime tensorrt:{config.precision}")
+    bundle = path.parent if (path.parent / "manifest.json").is_file() else target
+    print(f"Next, {where}: hnx bench {bundle} --runtime tensorrt:{config.precision}")
 
 
 def _network(argument: str | None, precision: str, typing: str) -> tuple[str, Path, Path]:

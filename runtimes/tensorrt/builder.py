@@ -107,6 +107,15 @@ def check_options(config: PlanConfig, library: Library) -> None:
         HnxError: exit code 2.
     """
     can = library.can
+    if library.flavor == "rtx" and (config.version_compatible or config.compat != "none"):
+        # its bindings have the members; 1.7.1 fails at the end of the build for want of libnvinfer_lean, and warns that
+        # the hardware level is unsupported
+        raise HnxError(
+            f"{library.name} builds no plans for other versions or levels of hardware",
+            why="a plan built without a GPU runs on every RTX card of sm_75 and later, with the same version",
+            fix="leave --version-compatible and --hardware-compat out",
+            code=ExitCode.USAGE,
+        )
     for asked, possible, option, since in (
         (config.opt_level is not None, can.optimization_level, "--opt-level", "8.6"),
         (config.version_compatible, can.version_compatible, "--version-compatible", "8.6"),

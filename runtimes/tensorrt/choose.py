@@ -52,6 +52,7 @@ def find_plan(bundle: Bundle, precision: str, here: Here) -> tuple[Path, Sidecar
     if here.flavor == "rtx":
         build += " --flavor rtx"
     stems = {Path(variant.file).stem for variant in bundle.variants}
+    alone = bundle.path.is_dir()  # a bundle's folder is its own; bare files of several networks may share one
     broken: list[HnxError] = []
     others: list[tuple[Path, Sidecar]] = []
     for path in plans:
@@ -60,8 +61,7 @@ def find_plan(bundle: Bundle, precision: str, here: Here) -> tuple[Path, Sidecar
         except HnxError as error:
             broken.append(error)
             continue
-        # several networks may lie in one folder; a Q/DQ file has a stem of its own
-        if sidecar.asked[:1] != (precision,) or not any(Path(sidecar.onnx).stem.startswith(stem) for stem in stems):
+        if sidecar.asked[:1] != (precision,) or not (alone or Path(sidecar.onnx).stem in stems):
             continue
         if mismatch(sidecar, here):
             others.append((path, sidecar))

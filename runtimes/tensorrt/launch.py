@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from hybridnets.cache import cache_folder
 from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.files import atomic_path, sha256_file, write_json
 from hybridnets.version import __version__
@@ -56,10 +57,10 @@ class BuildProgress:
 def timing_cache_folder() -> Path | None:
     """Where timing caches lie unless one is named; None where no cache can be written."""
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hnx" / "tensorrt"
+        folder = cache_folder() / "tensorrt"
         folder.mkdir(parents=True, exist_ok=True)
         return folder if os.access(folder, os.W_OK) else None
-    except (OSError, RuntimeError):
+    except (HnxError, OSError):
         return None
 
 

@@ -48,8 +48,8 @@ def _available() -> int | None:
 def needed_bytes(onnx_bytes: int) -> int:
     """CPU memory a build needs.
 
-    TensorRT for RTX took 770 MB for the c3 network (51 MB of ONNX) and 1.2 GB for its Q/DQ form (55 MB); the library
-    alone takes 0.3 GB.
+    TensorRT for RTX 1.7.1 took 498 MiB for the c3 network (48 MiB of ONNX) and 822 MiB for its Q/DQ form (49 MiB); what
+    TensorRT takes with its kernel libraries on a GPU was not measured.
     """
     return 512 * _MIB + 10 * onnx_bytes
 

@@ -109,6 +109,14 @@ def test_options_a_version_lacks_are_refused(settings: dict[str, Any], option: s
     assert "8.6" in caught.value.why
 
 
+@pytest.mark.parametrize("settings", [{"version_compatible": True}, {"compat": "ampere+"}])
+def test_rtx_has_the_members_but_not_the_function(settings: dict[str, Any]) -> None:
+    made = scenario.library(spec_module("rtx-1.7.1.116", World()), "rtx")
+    with pytest.raises(HnxError, match="no plans for other versions") as caught:
+        check_options(PlanConfig(Path("x.onnx"), **settings), made)
+    assert caught.value.code == ExitCode.USAGE
+
+
 def test_the_table_refuses_what_a_version_has_not(tmp_path: Path) -> None:
     """The stand-in itself: it must not be more tolerant than the bindings are."""
     module = spec_module("10.3.0", World())

@@ -170,7 +170,6 @@ def test_the_plan_for_this_machine_is_found_among_others(bundle_path: Path, tmp_
     (tmp_path / "stray.plan").write_bytes(b"without a sidecar")
     ours, _ = make(tmp_path, "ours.plan", **common)
     make(tmp_path, "int8.plan", asked=("int8",), **common)
-    make(tmp_path, "foreign.plan", onnx="quite_another.onnx")
     assert find_plan(bundle, "fp16", here)[0] == ours
     assert find_plan(bundle, "int8", here)[0].name == "int8.plan"
 
@@ -181,6 +180,18 @@ def test_the_plan_for_this_machine_is_found_among_others(bundle_path: Path, tmp_
     with pytest.raises(HnxError, match="is of an earlier") as caught:
         find_plan(bundle, "fp16", here)
     assert caught.value.code == ExitCode.FAILED
+
+
+def test_bare_networks_in_one_folder_keep_their_own_plans(bundle_path: Path, tmp_path: Path) -> None:
+    onnx = open_bundle(bundle_path).file(open_bundle(bundle_path).variants[0].file)
+    for name in ("one.onnx", "two.onnx"):
+        (tmp_path / name).write_bytes(onnx.read_bytes())
+    digest = sha256_file(tmp_path / "one.onnx")
+    mine, _ = make(tmp_path, "one.plan", onnx="one.onnx", onnx_sha256=digest)
+    here = Here("trt", "10.3.0", ORIN)
+    make(tmp_path, "two.plan", onnx="two.onnx", onnx_sha256=digest, asked=("fp16",))
+    assert find_plan(open_bundle(tmp_path / "one.onnx"), "fp16", here)[0] == mine
+    assert find_plan(open_bundle(tmp_path / "two.onnx"), "fp16", here)[0].name == "two.plan"
 
 
 def test_the_network_for_a_precision(bundle_path: Path) -> None:

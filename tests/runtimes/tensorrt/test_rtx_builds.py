@@ -160,6 +160,21 @@ def test_the_real_network_in_fp32(c3: Path, tmp_path: Path) -> None:
     assert found["tensors"][0]["shape"] == [1, 3, 384, 640]
 
 
+def test_the_real_network_in_fp16(c3: Path, tmp_path: Path) -> None:
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    target = tmp_path / "c3_fp16.onnx"
+    network = onnx.load(str(next(c3.glob("*.onnx"))))
+    onnx.save(convert_float_to_float16(network, keep_io_types=True), str(target))
+    done = build(target, "--fp16", "-o", tmp_path, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = sidecar(tmp_path)
+    assert found["precision"]["executed"] == "fp16"
+    assert found["precision"]["layers"]["correlation"]["fp16"] > 200
+    assert [t["dtype"] for t in found["tensors"]] == ["float32"] * 4
+
+
 def test_the_real_network_in_int8(c3: Path, tmp_path: Path) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 

@@ -1,0 +1,165 @@
+#!/usr/bin/env bash
+# Verify TensorRT on a real board or card, and print a table to paste into an issue.
+#
+#   tools/verify_on_device.sh [BUNDLE] [QDQ.onnx]
+#
+# BUNDLE: a folder written by `hnx export` (copied from any machine; needs no torch here). QDQ.onnx: its INT8 form, if
+# there is one. Builds take minutes on a Jetson. Nothing is changed on the machine but a temporary folder.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3}
+bundle=${1:-}
+qdq=${2:-}
+if [ -z "$bundle" ]; then
+  for bundle in exports/*/; do break; done
+fi
+if [ ! -f "$bundle/manifest.json" ]; then
+  echo "no bundle: tools/verify_on_device.sh BUNDLE [QDQ.onnx] (hnx export makes one on any machine)" >&2
+  exit 2
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+export XDG_CACHE_HOME="$work/cache"
+cp -r "$bundle" "$work/bundle"
+rm -f "$work"/bundle/*.plan "$work"/bundle/*.plan.json
+rows=()
+failed=0
+
+row() { # name, result, remark
+  rows+=("| $1 | $2 | ${3//|/ } |")
+  printf '%-34s %-8s %s\n' "$1" "$2" "$3" >&2
+  [ "$2" != FAILED ] || failed=1
+}
+
+hnx() { "$python" -m hnx "$@"; }
+
+last() { tail -n 1 "$1" | cut -c1-120; }
+
+step() { # name, expected exit code, command...; `may` before it takes 2 and 4 for "not on this machine"
+  local name=$1 expected=$2 code=0
+  shift 2
+  "$@" >"$work/out" 2>"$work/err" || code=$?
+  if [ "$code" -eq "$expected" ]; then
+    row "$name" ok "$(last "$work/out")"
+    return 0
+  fi
+  if [ -n "${optional:-}" ] && { [ "$code" -eq 2 ] || [ "$code" -eq 4 ]; }; then
+    row "$name" skipped "$(head -n 2 "$work/err" | tr '\n' ' ' | cut -c1-200)"
+    return 1
+  fi
+  row "$name" FAILED "exit code $code instead of $expected: $(head -n 2 "$work/err" | tr '\n' ' ' | cut -c1-200) $(last "$work/out")"
+  return 1
+}
+
+may() { optional=yes step "$@"; }
+
+field() { # JSON file, Python expression over `value`
+  "$python" -c "import json, sys; value = json.load(open(sys.argv[1])); print($2)" "$1" 2>/dev/null || echo "?"
+}
+
+# -- the machine ---------------------------------------------------------------------------------------------------
+model=$( (tr -d '\0' </proc/device-tree/model) 2>/dev/null || nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
+l4t=$(head -n 1 /etc/nv_tegra_release 2>/dev/null | cut -d, -f1,2 || true)
+power=$(nvpmodel -q 2>/dev/null | head -n 1 || true)
+rows+=("| machine | - | ${model:-unknown} ${l4t:-} ${power:-} |")
+state=$("$python" - <<'PY'
+from runtimes.tensorrt.driver import probe
+from runtimes.tensorrt.library import load
+from hybridnets.errors import HnxError
+state = probe()
+gpus = ", ".join(f"{gpu.name} {gpu.sm}{' (shared memory)' if gpu.integrated else ''}" for gpu in state.gpus)
+try:
+    library = load("auto")
+    words = f"{library.name} {library.version} ({library.typing}ly typed)"
+except HnxError as error:
+    words = f"{error.what}: {error.why}"
+print(f"{gpus or state.problem}; driver for CUDA {state.driver_cuda / 1000:.2f}; {words}")
+PY
+)
+row "CUDA and TensorRT" - "$state"
+step "hnx doctor" 0 hnx doctor
+memory=$("$python" -c "import pycuda; print('pycuda', pycuda.VERSION_TEXT)" 2>/dev/null ||
+  "$python" -c "import cuda.bindings as b; print('cuda-python', b.__version__)" 2>/dev/null || echo none)
+row "GPU memory from" - "$memory"
+
+# -- building and running ------------------------------------------------------------------------------------------
+precisions=()
+for precision in fp32 fp16; do
+  if step "build $precision" 0 hnx build-trt "$work/bundle" "--$precision"; then
+    precisions+=("$precision")
+    sidecar=$(ls "$work"/bundle/*-"$precision"-*.plan.json)
+    said=$(field "$sidecar" "'%s, said by %s' % (value['precision']['executed'], value['layers_from'])")
+    [[ $said == "$precision, said by engine inspector" ]] && row "layers of $precision" ok "$said" || row "layers of $precision" FAILED "$said"
+    row "build seconds, $precision" - "$(field "$sidecar" "value['timing_s']['build']")"
+  fi
+done
+if [ -n "$qdq" ]; then
+  cp "$qdq" "$work/bundle/"
+  if step "build int8" 0 hnx build-trt "$work/bundle/$(basename "$qdq")" --int8 -o "$work/bundle"; then
+    row "layers of int8" - "$(field "$(ls "$work"/bundle/*-int8-*.plan.json)" "value['precision']['layers']")"
+  fi
+else
+  row "build int8" skipped "no Q/DQ file was named"
+fi
+if step "build fp16 again (timing cache)" 0 hnx build-trt "$work/bundle" --fp16 -o "$work/again"; then
+  row "build seconds with the cache" - "$(field "$(ls "$work"/again/*.json)" "value['timing_s']['build']")"
+fi
+may "build, optimisation level 5" 0 hnx build-trt "$work/bundle" --fp16 --opt-level 5 -o "$work/level"
+may "build, version compatible" 0 hnx build-trt "$work/bundle" --fp16 --version-compatible -o "$work/version"
+may "build for DLA core 0" 0 hnx build-trt "$work/bundle" --fp16 --device dla:0 --allow-gpu-fallback -o "$work/dla"
+
+for precision in "${precisions[@]}"; do
+  tolerance=$([ "$precision" = fp32 ] && echo 1e-4 || echo 2e-2)
+  step "same numbers as onnxruntime, $precision" 0 hnx compare "$work/bundle" \
+    --runtime "onnxruntime,tensorrt:$precision" --tolerance "$tolerance"
+done
+if step "bench" 0 hnx bench "$work/bundle" --runtime tensorrt --fast --json "$work/bench.json"; then
+  while read -r line; do row "bench ${line%%=*}" - "${line#*=}"; done < <("$python" - "$work/bench.json" <<'PY'
+import json, sys
+
+def find(value):
+    """Every row that ran, wherever the report keeps it."""
+    if isinstance(value, dict):
+        if {"runtime", "precision"} <= value.keys():
+            yield value
+        for item in value.values():
+            yield from find(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from find(item)
+
+for row in find(json.load(open(sys.argv[1]))):
+    text = json.dumps({key: value for key, value in row.items() if not isinstance(value, list)})
+    print(f"{row['runtime']}:{row['precision']}={text[:400]}")
+PY
+)
+fi
+
+# -- what must be refused ------------------------------------------------------------------------------------------
+plan=$(ls "$work"/bundle/*-fp16-*.plan 2>/dev/null | head -n 1)
+if [ -n "$plan" ]; then
+  mkdir "$work/kept" && cp "$plan" "$plan.json" "$work/kept/"
+  sed -i 's/"version": "[0-9.]*"/"version": "8.0.0"/' "$plan.json"
+  step "plan of another version is refused" 4 hnx bench "$work/bundle" --runtime tensorrt:fp16 --fast
+  cp "$work/kept/$(basename "$plan").json" "$plan.json"
+  truncate -s 1000 "$plan"
+  step "truncated plan is refused" 4 hnx bench "$work/bundle" --runtime tensorrt:fp16 --fast
+  cp "$work/kept/$(basename "$plan")" "$plan"
+fi
+step "hidden GPU is one message" 4 env CUDA_VISIBLE_DEVICES=-1 "$python" -m hnx build-trt "$work/bundle" --flavor trt
+
+# -- everything else -----------------------------------------------------------------------------------------------
+if "$python" -c "import pytest, xdist" 2>/dev/null; then
+  step "tests on the device" 0 "$python" -m pytest -q -n 0 -m "gpu and trt" tests
+else
+  row "tests on the device" skipped "pip install pytest pytest-xdist, and torch and onnx for the exporter"
+fi
+
+echo
+echo "| what | result | remark |"
+echo "|---|---|---|"
+printf '%s\n' "${rows[@]}"
+exit "$failed"
