@@ -1,0 +1,86 @@
+"""From the options of `hnx train` to a checked configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridnets.errors import ExitCode, HnxError
+
+if TYPE_CHECKING:
+    from hybridnets.training.config import TrainConfig
+
+__all__ = ["configure"]
+
+_DEBUG_IMAGES = 50
+# options with other names in the configuration
+_RENAMED = {"num_epochs": "epochs", "warmup": "warmup_steps", "conf_thres": "conf", "iou_thres": "iou"}
+# options that are the configuration's fields as they stand
+_SAME = (
+    *("data", "overwrite", "compound_coef", "encoder", "activation", "size", "batch_size", "accumulate", "optim", "lr"),
+    *("weight_decay", "schedule", "clip_norm", "ema", "ema_decay", "amp", "channels_last", "compile", "sync_bn"),
+    *("augment", "freeze_backbone", "freeze_det", "freeze_seg", "val_interval", "save_interval", "log_interval"),
+    *("keep_best", "fitness", "es_patience", "es_min_delta", "on_nan", "seed", "upstream_init"),
+)
+
+
+def configure(options: Mapping[str, Any], note: Callable[[str], None]) -> TrainConfig:
+    """The configuration; everything that can be refused is refused before torch is loaded.
+
+    Args:
+        note: told what the user should know.
+
+    Raises:
+        HnxError: a value or a combination that cannot be (exit code 2), or a project that cannot be read.
+    """
+    from hybridnets.project import load_project
+    from hybridnets.training.config import TrainConfig
+
+    project = load_project(options["project"])
+    folder = options["output"] / project.name
+    weights, resume = _weights(options["weights"], folder, note)
+    workers = options["num_workers"]
+    values = {name: options[name] for name in _SAME}
+    values |= {field: options[name] for name, field in _RENAMED.items()}
+    return TrainConfig(
+        project,
+        folder,
+        weights=weights,
+        resume=resume,
+        backbone=None if options["backbone"] in (None, "None", "none") else options["backbone"],
+        workers=_default_workers() if workers is None else workers,
+        device="cpu" if options["num_gpus"] == 0 else options["device"],
+        autoanchor=options["autoanchor"] or project.need_autoanchor,
+        cal_map=options["cal_map"] and not options["no_cal_map"],
+        limit=_DEBUG_IMAGES if options["debug"] else None,
+        **values,
+    )
+
+
+def _weights(given: str | None, folder: Path, note: Callable[[str], None]) -> tuple[Path | None, bool]:
+    """(checkpoint to start from, whether to go on with the run of the folder)."""
+    from hybridnets.training.resume import find_last
+
+    if given is None or given == "None":
+        return None, False
+    if given == "last":
+        found = find_last(folder)
+        if not found.resumable:
+            note(f"{found.path} holds weights only: a new run starts from them")
+        return (None, True) if found.resumable else (found.path, False)
+    path = Path(given)
+    if not path.exists():
+        raise HnxError(
+            f"There is no checkpoint {path}",
+            why="it does not exist",
+            fix="give a .pth or .safetensors file, or the word last",
+            code=ExitCode.USAGE,
+        )
+    return path, False
+
+
+def _default_workers() -> int:
+    from runtimes.base import available_threads
+
+    return min(8, available_threads())
