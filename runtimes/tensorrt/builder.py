@@ -244,6 +244,8 @@ def _inspect(config: PlanConfig, library: Library, state: CudaState, plan: bytes
         runtime = library.make("Runtime")
         if library.can.host_code and config.version_compatible:
             runtime.engine_host_code_allowed = True  # our own plan, built a moment ago
+        if config.dla_core is not None:
+            runtime.DLA_core = config.dla_core
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is not None:
             inspector = engine.create_engine_inspector()

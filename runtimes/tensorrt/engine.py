@@ -61,6 +61,8 @@ def load_engine(library: Library, state: CudaState, gpu: int, plan: Path, sideca
     runtime = library.make("Runtime")
     if sidecar.version_compatible and library.can.host_code:
         runtime.engine_host_code_allowed = True  # such plans carry a runtime of their own; the hash was compared above
+    if sidecar.dla_core is not None:
+        runtime.DLA_core = sidecar.dla_core
     try:
         content = plan.read_bytes()
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 from hybridnets.errors import ExitCode, HnxError, from_os_error, printable
 from hybridnets.files import read_json, sha256_file
+from runtimes.tensorrt.config import parse_device
 from runtimes.tensorrt.driver import Gpu
 
 __all__ = ["SCHEMA_VERSION", "Here", "Sidecar", "TensorForm", "check_file", "mismatch", "plan_name", "read_sidecar"]
@@ -87,6 +88,13 @@ class Sidecar:
     def sm(self) -> str:
         """`sm_87`, or "" for plans of no GPU in particular."""
         return "" if self.capability is None else f"sm_{self.capability[0]}{self.capability[1]}"
+
+    @property
+    def dla_core(self) -> int | None:
+        """The DLA core it was built for, None for the GPU."""
+        device = self.options.get("device")
+        kind, index = parse_device(device) if isinstance(device, str) else ("cuda", 0)
+        return index if kind == "dla" else None
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, read by `read_sidecar`."""

@@ -79,7 +79,7 @@ class TensorRtRuntime(Runtime):
         self._spare = trial
         return Execution(
             precision=sidecar.executed or self.options.precision,
-            device=f"GPU: {gpu.name} ({gpu.sm})",
+            device=f"{'GPU' if sidecar.dla_core is None else f'DLA {sidecar.dla_core}'}: {gpu.name} ({gpu.sm})",
             threads=1,
             library=f"{library.name} {library.version}",
             details={

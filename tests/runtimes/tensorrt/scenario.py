@@ -75,7 +75,8 @@ def run_inference(made: Library, content: bytes, folder: Path, **device: Any) ->
     """Load a plan with its sidecar, and infer three times, the last time with another batch."""
     plan = folder / "x.plan"
     plan.write_bytes(content)
-    engine = load_engine(made, state(), 0, plan, sidecar(made, plan))
+    options = {"device": "cuda:0" if made.flavor == "rtx" else "dla:1"}
+    engine = load_engine(made, state(), 0, plan, sidecar(made, plan, options=options))
     context = PlanContext(engine, FakeDevice(**device))
     image = np.arange(np.prod(SHAPE), dtype=np.float16).reshape(SHAPE)
     outputs = {}

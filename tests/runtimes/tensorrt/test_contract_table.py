@@ -38,6 +38,7 @@ def test_everything_we_call_exists(version: str, tmp_path: Path) -> None:
     assert seen["phases"][:3] == ["starting", "parsing", "building"]
     named = "node 12 'conv1_quant' (QuantizeLinear)" if made.can.node_names else "node 12"
     assert f"{named}: Assertion failed" in seen["refused"].why
+    assert ("Runtime.DLA_core=" in module.calls) == (made.flavor == "trt")
     # index-based bindings, execute_async_v2 and the like never
     assert "IExecutionContext.execute_async_v3" in module.calls
     assert not [call for call in module.calls if "binding" in call or "_v2" in call]

@@ -146,6 +146,13 @@ def test_hostile_sidecars_are_one_clear_error(change: Any, message: str, tmp_pat
     assert "is missing" in caught.value.why
 
 
+def test_the_dla_core_comes_from_the_options(tmp_path: Path) -> None:
+    _, sidecar = make(tmp_path)
+    assert sidecar.dla_core is None
+    assert dataclasses.replace(sidecar, options={"device": "dla:1"}).dla_core == 1
+    assert dataclasses.replace(sidecar, options={"device": 7}).dla_core is None
+
+
 def test_names_say_what_a_plan_is_tied_to() -> None:
     assert plan_name("net", "int8", "rtx", "1.7.1", "any") == "net-int8-rtx1.7.1-any.plan"
 
