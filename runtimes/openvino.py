@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import Any, ClassVar
 
@@ -15,6 +16,24 @@ __all__ = ["OpenVinoRuntime"]
 _TYPES = {"fp32": ("f32", "FP32"), "bf16": ("bf16", "BF16"), "fp16": ("f16", "FP16")}
 _NEEDS = {"bf16": "AVX512-BF16 or AMX-BF16", "fp16": "AVX512-FP16 or AMX-FP16"}
 _NAMES = {kind: name for name, (kind, _) in _TYPES.items()}
+
+
+def _openvino() -> Any:
+    """The library, imported without its telemetry.
+
+    On import it would fork a process that tells Google Analytics of it (and leave files in ~/intel): on a machine
+    without internet that process hangs for 3 s, beside whatever is measured. Where the package openvino_telemetry is
+    missing OpenVINO puts a stub of its own in its place, so that is what it gets to see; nobody's settings change.
+    """
+    hidden = "openvino_telemetry" not in sys.modules
+    if hidden:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # makes an import of it an ImportError
+    try:
+        import openvino as ov
+    finally:
+        if hidden:
+            del sys.modules["openvino_telemetry"]
+    return ov
 
 
 class OpenVinoRuntime(Runtime):
@@ -33,8 +52,7 @@ class OpenVinoRuntime(Runtime):
     @classmethod
     def probe(cls) -> Probe:
         """See `Runtime.probe`."""
-        import openvino as ov
-
+        ov = _openvino()
         core = ov.Core()
         capabilities = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         missing = {
@@ -48,8 +66,7 @@ class OpenVinoRuntime(Runtime):
         )
 
     def _open(self) -> Execution:
-        import openvino as ov
-
+        ov = _openvino()
         core = ov.Core()
         if self.options.cache_dir is not None:
             # 4.5 s to 0.5 s of loading time for c3
