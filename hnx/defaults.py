@@ -184,8 +184,11 @@ def resolve_bundle(argument: str | None) -> Bundle:
     return bundle
 
 
-def resolve_split(project: Project, data: Path | None, split: str | None) -> Split:
+def resolve_split(project: Project, data: Path | None, split: str | None, *, limit: int | None = None) -> Split:
     """The labelled images named, else those where the project says, else a generated set.
+
+    Args:
+        limit: no more images than these will be used, so no more scenes are generated; others are not cut.
 
     Raises:
         HnxError: the data named cannot be opened, or none exist and none can be generated.
@@ -198,7 +201,7 @@ def resolve_split(project: Project, data: Path | None, split: str | None) -> Spl
     generated = project.name == DEFAULT_PROJECT and split in (None, "val")
     if data is not None or any(Path(root).exists() for root in roots) or not generated:
         return open_split(project, data, split)
-    found = generated_split(project, SCENES)
+    found = generated_split(project, SCENES if limit is None else min(limit, SCENES))
     note(
         f"no data set in {Path(roots[0]).parent}/: using {len(found)} generated scenes in {found.images.parents[1]}; "
         "name your own with --data DIR"

@@ -19,9 +19,9 @@ from benchmarks.accuracy.config import EvalConfig
 from benchmarks.accuracy.metrics import Accumulator
 from benchmarks.accuracy.place import usable_store
 from benchmarks.accuracy.rows import EvalRow
+from benchmarks.accuracy.split_json import pack_split
 from benchmarks.accuracy.store import RowStore, row_key
 from benchmarks.accuracy.summary import EvalResult, summarise
-from benchmarks.accuracy.worker import pack_split
 from benchmarks.children import ChildWorker, Worker, WorkerDiedError, closing_all
 from benchmarks.config import planned_rows
 from benchmarks.environment import available_memory_mb, describe_environment

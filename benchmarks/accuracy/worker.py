@@ -7,10 +7,7 @@ this process, as chunks in the store.
 
 from __future__ import annotations
 
-import base64
-import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +20,13 @@ from benchmarks.accuracy.feed import Feed, Prepared
 from benchmarks.accuracy.protocols import Protocol
 from benchmarks.accuracy.records import ImageRecord
 from benchmarks.accuracy.scoring import ImageScorer
+from benchmarks.accuracy.split_json import unpack_split
 from benchmarks.accuracy.store import Chunk, write_chunk
 from benchmarks.serving import answer, probe, serve
-from hybridnets.dataset import BrokenSample, Sample, SampleReader, Split
+from hybridnets.dataset import BrokenSample, Sample, SampleReader
 from hybridnets.files import atomic_path
 
-__all__ = ["EvalSession", "main", "pack_split"]
-
-
-def pack_split(split: Split) -> str:
-    """A split as text for the pipe, without its names: chunks name their own. Its folders become absolute."""
-    folders = [path.resolve() for path in (split.images, split.labels, *split.masks)]
-    moved = replace(split, images=folders[0], labels=folders[1], masks=tuple(folders[2:]), names=())
-    return base64.b64encode(pickle.dumps(moved)).decode()
-
-
-def _unpack_split(text: str) -> Split:
-    # the pipe comes from our own parent, so this is no file of somebody else's
-    split = pickle.loads(base64.b64decode(text))
-    assert isinstance(split, Split)
-    return split
+__all__ = ["EvalSession", "main"]
 
 
 class EvalSession:
@@ -82,7 +66,7 @@ class EvalSession:
         runtime: str,
         precision: str,
         threads: int,
-        split: str,
+        split: Mapping[str, Any],
         protocol: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Load the network; what really runs."""
@@ -100,7 +84,7 @@ class EvalSession:
         # its postprocessing serves pictures only; better boxes are never dropped for weaker ones, so those that a
         # lower threshold lets through change nothing
         self._pipeline = Pipeline(self._runtime, conf=max(chosen.conf, WORKING_CONF), iou=chosen.iou)
-        self._reader = SampleReader(_unpack_split(split), opened.target, frame_target=chosen.at == "frame")
+        self._reader = SampleReader(unpack_split(split), opened.target, frame_target=chosen.at == "frame")
         self._scorer = ImageScorer.for_bundle(chosen, opened)
         execution = self._runtime.execution
         return {

@@ -218,7 +218,7 @@ def _configure(arguments: tuple[str, ...], options: Mapping[str, Any]) -> EvalCo
     bundle = resolve_bundle(arguments[0] if arguments else None)
     return EvalConfig(
         bundle,
-        resolve_split(project, options["data"], options["split"]),
+        resolve_split(project, options["data"], options["split"], limit=options["limit"]),
         runtimes=options["runtime"],
         protocol=options["protocol"],
         conf=options["conf"],

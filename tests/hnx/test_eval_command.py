@@ -295,6 +295,22 @@ def test_data_that_lie_where_the_project_says_come_first(tmp_path: Path, monkeyp
         resolve_split(load_project(), None, "train")
 
 
+@pytest.mark.parametrize(("limit", "scenes"), [(None, 64), (8, 8), (200, 64)])
+def test_no_more_scenes_are_generated_than_are_used(
+    limit: int | None, scenes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[int] = []
+
+    def generated(project: Any, count: int) -> Any:
+        asked.append(count)
+        return open_split(load_project(), DATA)
+
+    monkeypatch.setattr("hnx.defaults.generated_split", generated)
+    resolve_split(load_project(), None, None, limit=limit)
+    assert asked == [scenes]
+
+
 def test_quickstart_evaluates_what_it_measured_in_fp32(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
