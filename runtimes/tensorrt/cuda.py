@@ -5,11 +5,14 @@ Both work on the primary context, which TensorRT and torch use, too; pycuda's `a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import math
+import threading
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,13 +36,13 @@ class Buffer:
         host: pinned array.
         address: of device memory; of `host` itself as the GPU sees it when `mapped`.
         mapped: the GPU works on `host` directly (no copies): boards where both share their memory.
-        keep: whatever owns the memory.
+        keep: whatever owns the device's side; `host` owns its own.
     """
 
     host: Array
     address: int
     mapped: bool
-    keep: tuple[Any, ...] = field(default=(), repr=False)
+    keep: Any = field(default=None, repr=False)
 
 
 class Stream(ABC):
@@ -77,23 +80,27 @@ class Stream(ABC):
 
 
 class Device(ABC):
-    """A GPU with its primary context. Call `activate` in each thread before anything else."""
+    """A GPU with its primary context.
+
+    A thread calls `activate` before it uses streams and buffers, and makes and frees them inside `owning`.
+    """
 
     library: str
 
     def __init__(self, gpu: Gpu, driver: Driver) -> None:
         self.gpu, self.driver = gpu, driver
+        # kept for the life of the process: arrays that were handed out lie in it, and reading them must not end it
         self._context = driver.retain_primary(gpu.index)
 
     def activate(self) -> None:
         """Make the context current in this thread."""
         self.driver.make_current(self._context)
 
-    def close(self) -> None:
-        """Give the context back."""
-        if self._context:
-            self._context = 0
-            self.driver.release_primary(self.gpu.index)
+    @contextlib.contextmanager
+    def owning(self) -> Iterator[None]:
+        """The time in which this thread makes or frees streams, events and buffers."""
+        self.activate()
+        yield
 
     @abstractmethod
     def stream(self) -> Stream:
@@ -114,22 +121,24 @@ class PyCudaDevice(Device):
         self._drv: Any = importlib.import_module("pycuda.driver")
         self._drv.init()
         super().__init__(gpu, driver)
-        # pycuda refuses to work without a context on its own stack; this retains the primary one again, it makes none
+        # pycuda's own handle of the same context: this makes no second one
         self._own = self._drv.Device(gpu.index).retain_primary_context()
         self.library = f"pycuda {'.'.join(map(str, importlib.import_module('pycuda').VERSION))}"
 
-    def activate(self) -> None:
-        """Make the context current in this thread, for pycuda's own book-keeping, too."""
-        if self._drv.Context.get_current() is None:
-            self._own.push()
-        super().activate()
+    @contextlib.contextmanager
+    def owning(self) -> Iterator[None]:
+        """See `Device.owning`.
 
-    def close(self) -> None:
-        """Give the context back."""
-        if self._context and self._drv.Context.get_current() is not None:
+        pycuda makes and frees things only in threads that have a context on its own stack, and it aborts the process
+        when a thread ends with one still there. So it is there for no longer than needed; using things needs none.
+        """
+        self.activate()
+        self._own.push()
+        try:
+            yield
+        finally:
             self._drv.Context.pop()
-        self._own = None
-        super().close()
+            self.activate()
 
     def stream(self) -> Stream:
         """See `Device.stream`."""
@@ -140,9 +149,9 @@ class PyCudaDevice(Device):
         flags = self._drv.host_alloc_flags.DEVICEMAP if self.gpu.integrated else 0
         host = self._drv.pagelocked_empty(shape, np.dtype(dtype), mem_flags=flags)
         if self.gpu.integrated:
-            return Buffer(host, int(host.base.get_device_pointer()), True, (host,))
+            return Buffer(host, int(host.base.get_device_pointer()), True)
         memory = self._drv.mem_alloc(max(host.nbytes, 1))
-        return Buffer(host, int(memory), False, (host, memory))
+        return Buffer(host, int(memory), False, memory)
 
 
 class _PyCudaStream(Stream):
@@ -201,14 +210,14 @@ class CudaPythonDevice(Device):
         size = max(math.prod(shape) * kind.itemsize, 1)
         flags = cu.CU_MEMHOSTALLOC_DEVICEMAP if self.gpu.integrated else 0
         pointer = int(checked(cu.cuMemHostAlloc(size, flags)))
-        owner = [_Owned(pointer, cu.cuMemFreeHost)]
         block = (ctypes.c_char * size).from_address(pointer)
+        # freed after the last array that looks into it; at the end of the process the driver does that
+        weakref.finalize(block, cu.cuMemFreeHost, pointer).atexit = False
         host: Array = np.ndarray(shape, kind, memoryview(block).cast("B"))
         if self.gpu.integrated:
-            return Buffer(host, int(checked(cu.cuMemHostGetDevicePointer(pointer, 0))), True, tuple(owner))
+            return Buffer(host, int(checked(cu.cuMemHostGetDevicePointer(pointer, 0))), True)
         address = int(checked(cu.cuMemAlloc(size)))
-        owner.append(_Owned(address, cu.cuMemFree))
-        return Buffer(host, address, False, tuple(owner))
+        return Buffer(host, address, False, _Owned(address, cu.cuMemFree))
 
 
 class _Owned:
@@ -270,8 +279,12 @@ class _CudaPythonStream(Stream):
 PROVIDERS: tuple[type[Device], ...] = (PyCudaDevice, CudaPythonDevice)
 
 
+_devices: dict[int, Device] = {}
+_lock = threading.Lock()
+
+
 def open_device(gpu: Gpu) -> Device:
-    """The GPU through pycuda, else through cuda-python.
+    """The GPU through pycuda, else through cuda-python; the same object for all users of a process.
 
     Raises:
         HnxError: neither is installed (exit code 4), or both fail.
@@ -280,11 +293,15 @@ def open_device(gpu: Gpu) -> Device:
     if driver is None:
         raise HnxError("There is no NVIDIA driver", fix="install it", code=ExitCode.NOTHING_RAN)
     reasons = []
-    for provider in PROVIDERS:
-        try:
-            return provider(gpu, driver)
-        except Exception as error:  # whatever a broken installation raises
-            reasons.append(f"{provider.__name__.removesuffix('Device')}: {first_line(error)}")
+    with _lock:
+        if gpu.index in _devices:
+            return _devices[gpu.index]
+        for provider in PROVIDERS:
+            try:
+                _devices[gpu.index] = provider(gpu, driver)
+                return _devices[gpu.index]
+            except Exception as error:  # whatever a broken installation raises
+                reasons.append(f"{provider.__name__.removesuffix('Device')}: {first_line(error)}")
     raise HnxError(
         "Nothing gives access to GPU memory",
         why="; ".join(reasons),

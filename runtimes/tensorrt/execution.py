@@ -64,9 +64,9 @@ class PlanContext:
 
     def __init__(self, engine: Engine, device: Device, *, use_graph: bool = True) -> None:
         self._engine, self._device, self._use_graph = engine, device, use_graph
-        device.activate()
-        self._context = engine.context()
-        self._stream: Stream = device.stream()
+        with device.owning():
+            self._context = engine.context()
+            self._stream: Stream = device.stream()
         self._slots: list[_Slot] = []
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._next = 0
@@ -93,10 +93,13 @@ class PlanContext:
         Raises:
             HnxError: both slots are in flight, or TensorRT refuses.
         """
+        if self._context is None:
+            raise HnxError("The context is closed", fix="make a new one")
         self._device.activate()
         shapes = {name: array.shape for name, array in inputs.items()}
         if shapes != self._shapes:
-            self._resize(shapes)
+            with self._device.owning():
+                self._resize(shapes)
         slot = self._slots[self._next]
         if slot.busy:
             raise HnxError(
@@ -136,14 +139,16 @@ class PlanContext:
         return {name: buffer.host for name, buffer in slot.outputs.items()}
 
     def close(self) -> None:
-        """Free graphs and buffers; a second call does nothing."""
-        if not self._slots:
+        """Free graphs, buffers, the stream and TensorRT's context; a second call does nothing."""
+        if self._context is None:
             return
-        with contextlib.suppress(CudaError, RuntimeError):  # a device that is gone cannot free anything
-            self._device.activate()
+        # a device that is gone cannot free anything, and says so
+        with contextlib.suppress(CudaError, RuntimeError), self._device.owning():
             self._stream.synchronize()
             self._drop()
-        self._slots = []
+            self._slots.clear()
+            del self._context, self._stream, self._engine
+        self._slots, self._context = [], None
 
     # -- shapes ----------------------------------------------------------------------------------------------
 
@@ -153,7 +158,7 @@ class PlanContext:
             raise HnxError("The input's shape changed while an inference is in flight", fix="collect it first")
         self._stream.synchronize()
         self._drop()
-        self._shapes = {}
+        self._slots, self._shapes = [], {}
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, tuple(shape)):
                 raise HnxError(

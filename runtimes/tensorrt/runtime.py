@@ -142,9 +142,10 @@ class TensorRtRuntime(Runtime):
     def _close(self) -> None:
         for context in self._contexts:
             context.close()
-        self._contexts, self._spare, self._engine = [], None, None
+        self._contexts, self._spare = [], None
         if self._device is not None:
-            self._device.close()
+            with self._device.owning():
+                self._engine = None  # TensorRT frees device memory here
             self._device = None
 
 

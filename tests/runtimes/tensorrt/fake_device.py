@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -107,15 +110,30 @@ class FakeDevice(Device):
 
     def __init__(self, gpu: Gpu = RTX4090, fail: str = "", alignment: int = 256) -> None:
         self._driver, self._alignment = FakeDriver(fail), alignment
+        self.local = threading.local()
         super().__init__(gpu, self._driver)  # type: ignore[arg-type]  # the methods used are there
         self.streams: list[FakeStream] = []
         self.buffers: list[Buffer] = []
 
+    @contextlib.contextmanager
+    def owning(self) -> Iterator[None]:
+        assert not self._owning(), "nested"
+        self.local.owned = True
+        try:
+            yield
+        finally:
+            self.local.owned = False
+
+    def _owning(self) -> bool:
+        return getattr(self.local, "owned", False)
+
     def stream(self) -> Stream:
+        assert self._owning()
         self.streams.append(FakeStream())
         return self.streams[-1]
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        assert self._owning()
         address = self._alignment * (len(self.buffers) + 1)
         self.buffers.append(Buffer(np.zeros(shape, dtype), address, self.gpu.integrated))
         return self.buffers[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 import types
 from typing import Any
@@ -151,10 +152,10 @@ def pycuda(log: list[str]) -> dict[str, types.ModuleType]:
     """pycuda and pycuda.driver, with the members pycuda's own source has."""
     package, module = types.ModuleType("pycuda"), types.ModuleType("pycuda.driver")
     package.VERSION = (2026, 1)  # type: ignore[attr-defined]
-    current: list[Any] = []
+    current: list[Any] = []  # pycuda aborts the process when a thread ends with a context on this stack
+    module.stack = current  # type: ignore[attr-defined]
 
     class Context:
-        get_current = staticmethod(lambda: current[-1] if current else None)
         pop = staticmethod(lambda: current.pop())
 
         def push(self) -> None:
@@ -162,6 +163,7 @@ def pycuda(log: list[str]) -> dict[str, types.ModuleType]:
 
     class Allocation:
         def __init__(self, size: int) -> None:
+            assert current, "no currently active context?"
             self.size = size
 
         def __int__(self) -> int:
@@ -177,17 +179,20 @@ def pycuda(log: list[str]) -> dict[str, types.ModuleType]:
             return Pinned()
 
     def pagelocked_empty(shape: tuple[int, ...], dtype: Any, order: str = "C", mem_flags: int = 0) -> Any:
+        assert current, "no currently active context?"
         log.append(f"pagelocked_empty {mem_flags}")
         return np.zeros(shape, dtype).view(Array)
 
     class Event(Recorder):
         def __init__(self) -> None:
+            assert current, "no currently active context?"
             super().__init__(log, {"time_till": 1.5})
 
     class Stream(Recorder):
         handle = 77
 
         def __init__(self, flags: int = 0) -> None:
+            assert current, "no currently active context?"
             super().__init__(log)
             log.append(f"Stream {flags}")
 
@@ -238,7 +243,8 @@ def cuda_python(log: list[str]) -> dict[str, types.ModuleType]:
 @pytest.mark.parametrize("which", ["pycuda", "cuda-python"])
 def test_both_providers_do_the_same(which: str, integrated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
-    for name, module in (pycuda if which == "pycuda" else cuda_python)(log).items():
+    modules = (pycuda if which == "pycuda" else cuda_python)(log)
+    for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     libcuda = FakeLibcuda()
     gpu = Gpu(0, "Orin", (8, 7), integrated, 8 << 30)
@@ -247,9 +253,16 @@ def test_both_providers_do_the_same(which: str, integrated: bool, monkeypatch: p
     assert device.library.startswith(which)
     device.activate()
     device.activate()
-    stream = device.stream()
+    with device.owning():
+        stream = device.stream()
+        buffer = device.buffer((2, 3), np.float32)
+        start, end = stream.event(), stream.event()
+    if which == "pycuda":
+        assert modules["pycuda.driver"].stack == []
+        with pytest.raises(KeyError), device.owning():
+            raise KeyError
+        assert modules["pycuda.driver"].stack == []
     assert stream.handle == 77
-    buffer = device.buffer((2, 3), np.float32)
     assert (buffer.host.shape, buffer.host.dtype, buffer.mapped) == ((2, 3), np.float32, integrated)
     assert buffer.address == (0x20000 if integrated else 0x10000)
     buffer.host[...] = 7
@@ -257,19 +270,27 @@ def test_both_providers_do_the_same(which: str, integrated: bool, monkeypatch: p
     stream.upload(buffer)
     stream.download(buffer)
     assert len(log) - before == (0 if integrated else 2)  # zero-copy: there is nothing to copy
-    start, end = stream.event(), stream.event()
     stream.record(start)
     stream.wait(end)
     stream.synchronize()
     assert stream.elapsed_ms(start, end) == 1.5
-    device.close()
-    device.close()
-    assert libcuda.log.count("cuDevicePrimaryCtxRelease_v2") == 1
+    # an array that somebody kept owns its memory
+    kept = buffer.host
+    del buffer
+    assert "cuMemFreeHost" not in log
+    assert kept[0, 0] == 7
+    del kept
+    gc.collect()
+    if which == "cuda-python":
+        assert log.count("cuMemFreeHost") == 1
+        assert log.count("cuMemFree") == (0 if integrated else 1)
+    assert "cuDevicePrimaryCtxRelease_v2" not in libcuda.log
 
 
 def test_pycuda_first_then_cuda_python_then_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu(0, "Orin", (8, 7), False, 8 << 30)
     monkeypatch.setattr(cuda, "load_driver", lambda: Driver(FakeLibcuda()))
+    monkeypatch.setattr(cuda, "_devices", {})
     for name in ("pycuda", "pycuda.driver", "cuda", "cuda.bindings", "cuda.bindings.driver", "cuda.cuda"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(HnxError, match="Nothing gives access") as caught:
@@ -279,7 +300,10 @@ def test_pycuda_first_then_cuda_python_then_an_error(monkeypatch: pytest.MonkeyP
     assert "CudaPython" in caught.value.why
     for name, module in cuda_python([]).items():
         monkeypatch.setitem(sys.modules, name, module)
-    assert isinstance(open_device(gpu), CudaPythonDevice)
+    device = open_device(gpu)
+    assert isinstance(device, CudaPythonDevice)
+    assert open_device(gpu) is device
+    monkeypatch.setattr(cuda, "_devices", {})
     for name, module in pycuda([]).items():
         monkeypatch.setitem(sys.modules, name, module)
     assert isinstance(open_device(gpu), PyCudaDevice)

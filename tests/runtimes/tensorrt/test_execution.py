@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,20 @@ def test_one_warm_run_then_a_graph(tmp_path: Path) -> None:
     context.close()
     context.close()
     assert not rig.driver.alive
+
+
+def test_everything_is_gone_after_closing(tmp_path: Path) -> None:
+    """The device's context goes next: what TensorRT or pycuda freed after that would end the process."""
+    rig = Rig(tmp_path)
+    context = PlanContext(rig.engine, rig.device)
+    context.infer({"images": IMAGE})
+    inner, stream = weakref.ref(context._context), weakref.ref(context._stream)
+    rig.device.streams.clear()
+    context.close()
+    assert inner() is None
+    assert stream() is None
+    with pytest.raises(HnxError, match="is closed"):
+        context.infer({"images": IMAGE})
 
 
 def test_a_new_shape_captures_again(tmp_path: Path) -> None:

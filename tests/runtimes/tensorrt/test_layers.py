@@ -26,7 +26,7 @@ def test_the_builders_log() -> None:
     assert pointwise.weights == ("int8", "fp32")
     assert (conv.name, conv.precision, conv.outputs) == ("/stem/Conv, odd_myl0_5", "int8", ("fp16",))
     assert summarise([signal, pointwise, conv]) == {"correlation": {"int8": 1}, "kgen": {"fp32": 1}}
-    assert executed_precision([signal, pointwise, conv]) == "int8"
+    assert executed_precision([signal, pointwise, conv], "fp32") == "int8"
 
 
 def layer(kind: str, key: str, text: str) -> dict[str, object]:
@@ -49,12 +49,15 @@ def test_the_inspectors_json_of_ten_and_eleven() -> None:
     found = from_inspector(json.dumps(value))
     assert [one.precision for one in found] == ["fp16", "int8", "fp32", "fp32", "bf16", "fp16"]
     assert found[1].weights == ("int8",)
-    assert executed_precision(found) == "fp16"
+    assert executed_precision(found, "fp32") == "fp16"
+    # one of five convolutions is enough: which blocks are quantised is the user's choice
+    assert executed_precision(found, "int8") == "int8"
+    assert executed_precision([one for one in found if one.precision != "int8"], "int8") == "fp16"
 
 
 def test_nothing_is_made_up() -> None:
     # what 8.5 says without detailed verbosity: names only
     assert from_inspector('{"Layers": ["conv1 + relu1"], "Bindings": []}') == []
     for text in ("", "no json", "[]", '{"Layers": 7}', '{"Layers": [{"Inputs": 3}]}'):
-        assert executed_precision(from_inspector(text)) == ""
+        assert executed_precision(from_inspector(text), "int8") == ""
     assert from_log("Layers:\nName: x\nName: y, LayerType: conv, Inputs: [ { Datatype: Int8")[0].precision == "none"

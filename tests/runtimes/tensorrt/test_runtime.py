@@ -101,7 +101,6 @@ def test_it_runs_like_every_other_runtime(rig: Rig) -> None:
         assert not failures
         assert rig.trt.calls.count("ICudaEngine.create_execution_context") == 3
     assert not rig.devices[0]._driver.alive
-    assert rig.devices[0]._driver.log[-1] == "release_primary"
 
 
 def test_the_registry_knows_it() -> None:
@@ -153,15 +152,12 @@ def test_no_plan_a_foreign_plan_a_damaged_plan(rig: Rig) -> None:
     assert caught.value.code == ExitCode.FAILED
     # TensorRT never saw a byte of any of them
     assert "Runtime.__init__" not in rig.trt.calls
-    # and nothing is held after a failure
-    assert all("release_primary" in device._driver.log for device in rig.devices)
 
 
 def test_a_plan_of_another_network_is_refused(rig: Rig) -> None:
     rig.trt.answers["ICudaEngine.get_tensor_shape"] = lambda name: (1, 3, 64, 64)
     with pytest.raises(HnxError, match="does not fit bundle"):
         TensorRtRuntime(rig.bundle, RuntimeOptions("fp16")).open()
-    assert rig.devices[0]._driver.log[-1] == "release_primary"
 
 
 def test_a_plan_that_became_something_else_is_no_fp16_row(rig: Rig) -> None:
