@@ -75,10 +75,13 @@ class Loop:
             self.journal.broken_samples(batches)
             result, stop = parts.step.run(batches, state.step, stop=self.request.asked)
             state.step += 1
+            if result.late is not None:
+                self._left_out(result.late, state.step - 1)
             if result.skipped:
-                self._left_out(result.suspects)
+                self._left_out(result.suspects, state.step)
             else:
-                state.history.skipped_in_row = 0
+                if result.late is None:
+                    state.history.skipped_in_row = 0
                 parts.update_average()
                 meter.add(result)
             ends = state.ends_epoch
@@ -117,12 +120,12 @@ class Loop:
     def _say_stopped(self) -> None:
         self.journal.note(f"stopped at step {self.state.step}; go on with -w last")
 
-    def _left_out(self, suspects: tuple[str, ...]) -> None:
+    def _left_out(self, suspects: tuple[str, ...], step: int) -> None:
         history = self.state.history
         names = [name for part in self.world.gather(suspects) for name in part]
         history.skipped += 1
         history.skipped_in_row += 1
-        text = f"step {self.state.step}: loss or gradient is not finite with {', '.join(names)}"
+        text = f"step {step}: loss or gradient is not finite with {', '.join(names)}"
         asked = self.config.on_nan == "stop"
         if asked or history.skipped_in_row >= _MOST_SKIPPED:
             self.checkpoints.save()

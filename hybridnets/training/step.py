@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hybridnets.errors import HnxError
 from hybridnets.network.model import HybridNets, Outputs
-from hybridnets.training.config import Amp, Optim
 from hybridnets.training.data import Batch
 from hybridnets.training.distributed import World
+from hybridnets.training.normaliser import Normaliser
+from hybridnets.training.optimizer import gradient_norm, make_optimizer, takes_found_inf
+from hybridnets.training.precision import Float32Sigmoid, amp_dtype
 
 __all__ = [
     "Criterion",
@@ -28,92 +29,13 @@ __all__ = [
     "StepResult",
     "TrainStep",
     "amp_dtype",
+    "gradient_norm",
     "make_optimizer",
     "seed_step",
 ]
 
 # (network outputs in float32, batch on the device) -> named loss terms; `loss` is the one to minimise
 Criterion = Callable[[Outputs, Batch], Mapping[str, Tensor]]
-
-
-class Normaliser(nn.Module):
-    """uint8 (N, H, W, 3) RGB to float32 (N, 3, H, W): (v / 255 - mean) / std, on whatever device the batch is.
-
-    A batch travels as bytes, a quarter of its floats. Seen as NCHW its memory is channels-last already.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float], *, channels_last: bool = True) -> None:
-        super().__init__()
-        self.channels_last = channels_last
-        deviation = 255.0 * torch.tensor(std, dtype=torch.float64)
-        shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
-        self.register_buffer("scale", (1.0 / deviation).float().view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", shift.float().view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The network's input."""
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        x = images.permute(0, 3, 1, 2).to(self.scale.dtype, memory_format=layout)
-        return torch.addcmul(self.shift, x, self.scale)
-
-
-class Float32Sigmoid(nn.Module):
-    """The sigmoid of the scores in float32: in bf16 everything above 0.996 would round to 1 and lose its gradient."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape and type -> float32 in [0, 1]."""
-        return x.float().sigmoid()
-
-
-def amp_dtype(amp: Amp, device: torch.device) -> torch.dtype | None:
-    """The type of the autocast forward pass; None for float32.
-
-    Raises:
-        HnxError: fp16 without CUDA.
-    """
-    if amp == "off":
-        return None
-    if amp == "bf16":
-        return torch.bfloat16
-    if amp == "fp16":
-        if device.type != "cuda":
-            raise HnxError(
-                "Mixed precision fp16 needs a CUDA device", why=f"this run computes on {device}", fix="use --amp bf16"
-            )
-        return torch.float16
-    if device.type == "cuda":
-        # tensor cores compute bf16 from compute capability 8 on; before, it is emulated and slower than float32
-        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-    return torch.bfloat16 if _cpu_has_bf16() else None
-
-
-def _cpu_has_bf16() -> bool:
-    try:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):
-        return False
-
-
-def make_optimizer(
-    kind: Optim, parameters: Sequence[nn.Parameter], *, lr: float, weight_decay: float, device: torch.device
-) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum 0.9, as upstream has them; all parameters in one group, in its order.
-
-    Fused: one kernel for all tensors. On two AVX-512 cores a step of c3 takes 14 ms instead of the 92 of the plain
-    loop over 890 tensors.
-    """
-
-    def build(**options: Any) -> torch.optim.Optimizer:
-        if kind == "adamw":
-            return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, **options)
-        return torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay, **options)
-
-    with contextlib.suppress(RuntimeError, TypeError, ValueError):  # torch before 2.4 fuses on CUDA only
-        return build(fused=True)
-    return build(foreach=device.type == "cuda")
 
 
 def seed_step(seed: int, step: int, micro: int, rank: int) -> None:
@@ -134,12 +56,15 @@ class StepResult:
         norm: norm of the whole gradient before clipping; None where the step was left out.
         skipped: a loss or gradient was not finite, in whichever process, so nothing was learnt.
         suspects: names of the samples of this process's batches that were not finite.
+        late: None, or the names of the step before, whose gradient turns out not to have been finite: on CUDA nobody
+            waits for that answer, and the step changed running statistics but no weight.
     """
 
     terms: dict[str, Tensor]
     norm: Tensor | None = None
     skipped: bool = False
     suspects: tuple[str, ...] = ()
+    late: tuple[str, ...] | None = None
 
     def read(self) -> dict[str, float]:
         """The terms as numbers; waits for the device."""
@@ -151,30 +76,34 @@ class StepResult:
 class _Flag:
     """Whether a loss is finite here, and anywhere, asked while the device goes on working.
 
+    Args:
+        late: 1.0 on the device where the gradient of the step before was not finite; None for no such question.
+
     The answer is copied to the host behind the forward pass and read after the backward pass has been launched, so
     the device's queue never runs empty because of the question.
     """
 
-    def __init__(self, loss: Tensor, world: World, stop: bool) -> None:
+    def __init__(self, loss: Tensor, world: World, stop: bool, late: Tensor | None = None) -> None:
         self._event: torch.cuda.Event | None = None
         own = (~torch.isfinite(loss.detach())).float()
-        flags = torch.stack([own, own, torch.full_like(own, float(stop))])
+        past = torch.zeros_like(own) if late is None else late.to(own.dtype)
+        flags = torch.stack([own, own, torch.full_like(own, float(stop)), past])
         if world.size > 1:
             # all processes leave a batch out, or stop, together: a sum is above 0 if any says so
             torch.distributed.all_reduce(flags[1:])
         self._flags = flags
         if loss.device.type == "cuda":
-            self._flags = torch.empty(3, dtype=torch.float32, pin_memory=True)
+            self._flags = torch.empty(4, dtype=torch.float32, pin_memory=True)
             self._flags.copy_(flags, non_blocking=True)
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
 
-    def read(self) -> tuple[bool, bool, bool]:
-        """(not finite here, not finite in some process, some process was asked to stop)."""
+    def read(self) -> tuple[bool, bool, bool, bool]:
+        """(not finite here, not finite in some process, some process was asked to stop, step before not finite)."""
         if self._event is not None:
             self._event.synchronize()
-        own, anywhere, stop = self._flags.tolist()
-        return own > 0.0, anywhere > 0.0, stop > 0.0
+        own, anywhere, stop, late = self._flags.tolist()
+        return own > 0.0, anywhere > 0.0, stop > 0.0, late > 0.0
 
 
 class TrainStep:
@@ -208,6 +137,9 @@ class TrainStep:
         self.network, self.criterion, self.optimizer, self.normaliser = network, criterion, optimizer, normaliser
         self.world, self.dtype, self.clip_norm, self.seed = world, dtype, clip_norm, seed
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=dtype == torch.float16)
+        # the device need not be asked whether a gradient is finite where the optimizer's kernels can see for themselves
+        self.defers = world.device.type == "cuda" and takes_found_inf(optimizer)
+        self._pending: tuple[Tensor, tuple[str, ...]] | None = None
         self._parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         self._buffers = [b for b in network.buffers() if b.is_floating_point()]
         self._backup = [b.clone() for b in self._buffers]
@@ -231,7 +163,8 @@ class TrainStep:
         """One optimizer step over the mean gradient of the batches.
 
         A step whose loss or gradient is not finite anywhere, in any process, changes nothing: neither weights nor
-        running statistics.
+        running statistics. (On CUDA an infinite gradient of a finite loss leaves the weights alone and is told by the
+        next step, see `StepResult.late`.)
 
         Args:
             step: number of the step, which the random numbers follow from.
@@ -245,22 +178,27 @@ class TrainStep:
         sums: dict[str, Tensor] = {}
         suspects: list[str] = []
         skipped = asked = False
+        past, self._pending = self._pending, None
+        late: tuple[str, ...] | None = None
         for micro, batch in enumerate(batches):
             last = micro + 1 == len(batches)
             seed_step(self.seed, step, micro, self.world.rank)
             with self._without_exchange(not last):
                 terms = self._losses(batch.to(self.world.device))
                 loss = terms["loss"]
-                flag = _Flag(loss, self.world, stop)
+                flag = _Flag(loss, self.world, stop, None if past is None else past[0])
                 if loss.requires_grad:
                     self.scaler.scale(loss / len(batches)).backward()  # type: ignore[no-untyped-call]
-                own, anywhere, stopping = flag.read()
+                own, anywhere, stopping, infinite = flag.read()
+            if past is not None and infinite:
+                late = past[1]
+            past = None
             skipped, asked = skipped or anywhere, asked or stopping
             if own:
                 suspects += batch.names
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(batches)
-        result = StepResult(sums, skipped=skipped, suspects=tuple(suspects))
+        result = StepResult(sums, skipped=skipped, suspects=tuple(suspects), late=late)
         if skipped:
             self._undo()
             return result, asked
@@ -287,7 +225,7 @@ class TrainStep:
             self.scaler.step(self.optimizer)  # leaves out infinite gradients, which lower its scale: no fault
             self.scaler.update()
             return result
-        if self.world.device.type != "cuda" or not _takes_found_inf(self.optimizer):
+        if not self.defers:
             if not math.isfinite(float(norm)):
                 self._undo()
                 result.skipped, result.norm = True, None
@@ -295,9 +233,9 @@ class TrainStep:
                 return result
             self.optimizer.step()
             return result
-        # the fused kernels look at this flag on the device and leave all weights as they are
         found: Any = self.optimizer
         found.found_inf = (~torch.isfinite(norm)).float()
+        self._pending = found.found_inf, tuple(name for batch in batches for name in batch.names)
         try:
             self.optimizer.step()
         finally:
@@ -318,14 +256,3 @@ class TrainStep:
         if wanted and isinstance(self._forward, DistributedDataParallel):
             return self._forward.no_sync()
         return contextlib.nullcontext()
-
-
-def gradient_norm(grads: Sequence[Tensor]) -> Tensor:
-    """L2 norm over all gradients, a tensor on their device."""
-    if not grads:
-        return torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads))))
-
-
-def _takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))

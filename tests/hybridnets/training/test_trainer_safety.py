@@ -22,6 +22,7 @@ from hybridnets.training.history import History
 from hybridnets.training.label_check import check_labels
 from hybridnets.training.log import TensorBoard
 from hybridnets.training.ranking import improves, ranked
+from hybridnets.training.step import TrainStep
 from hybridnets.training.trainer import train
 from tests.hybridnets.training.tiny import config, make_data, project
 
@@ -90,6 +91,28 @@ def test_a_run_removes_half_written_files_of_killed_ones(tmp_path: Path) -> None
     with resume.folder_lock(tmp_path):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [resume.LOCK, ".own.tmp.pth", "own.tmp.pth"]
+
+
+@pytest.mark.parametrize("on_nan", ["skip", "stop"])
+def test_a_gradient_that_is_told_late_counts_as_any_other(
+    on_nan: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healthy = TrainStep.run
+
+    def run(self: TrainStep, batches: Any, step: int, *, stop: bool = False) -> Any:
+        result, asked = healthy(self, batches, step, stop=stop)
+        result.late = ("train_07",) if step == 1 else None
+        return result, asked
+
+    monkeypatch.setattr(TrainStep, "run", run)
+    heard = Notes()
+    if on_nan == "stop":
+        with pytest.raises(HnxError, match="step 1: loss or gradient is not finite with train_07"):
+            train(config(data, tmp_path, epochs=3, on_nan="stop"), listener=heard)
+        return
+    result = train(config(data, tmp_path, epochs=3), listener=heard)
+    assert (result.steps, result.skipped) == (3, 1)
+    assert sum("step 1: loss or gradient is not finite with train_07; left out" in text for text in heard.texts) == 1
 
 
 class FullBoard:

@@ -140,3 +140,27 @@ def test_random_numbers_follow_from_seed_step_batch_and_process() -> None:
     assert len(drawn) == 5
     seed_step(0, 0, 0, 0)
     assert float(torch.rand(())) in drawn
+
+
+def test_a_gradient_nobody_waited_for_is_told_by_the_next_step(initial: HybridNets, batches: list[Batch]) -> None:
+    network, (bad, good) = copy.deepcopy(initial), batches[:2]
+    step = runner(network)
+    step.defers = True  # as on CUDA, whose kernels look at the flag themselves; those of the CPU can, too
+    healthy, weight = step.criterion, network.encoder._conv_stem.weight
+
+    def criterion(outputs: Outputs, batch: Batch) -> Mapping[str, torch.Tensor]:
+        terms = healthy(outputs, batch)
+        infinite = (weight - weight.detach()).sum().sqrt()  # 0, with the gradient 1 / 0
+        return {**terms, "loss": terms["loss"] + (infinite if batch.names == bad.names else 0.0)}
+
+    step.criterion = criterion
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    first, _ = step.run([bad], 0)
+    assert not first.skipped
+    assert first.late is None
+    assert all(p.equal(before[name]) for name, p in network.named_parameters())
+    second, _ = step.run([good], 1)
+    assert second.late == bad.names
+    assert not second.skipped
+    assert not weight.equal(before["encoder._conv_stem.weight"])
+    assert step.run([good], 2)[0].late is None
