@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from hybridnets.anchors import AnchorRule
+from hybridnets.config import STRIDES
 from hybridnets.dataset import Split, open_split
-from hybridnets.errors import HnxError
+from hybridnets.errors import ExitCode, HnxError
 from hybridnets.training import resume
 from hybridnets.training.autoanchor import AnchorFit, fit_anchors, label_sizes
 from hybridnets.training.config import TrainConfig
@@ -16,7 +17,25 @@ from hybridnets.training.data import BatchPlan
 from hybridnets.training.distributed import World
 from hybridnets.training.main_process import on_main
 
-__all__ = ["batch_plan", "open_splits", "starting_point", "with_anchors"]
+__all__ = ["batch_plan", "check_batch", "open_splits", "starting_point", "with_anchors"]
+
+
+def check_batch(config: TrainConfig, world: World) -> None:
+    """Refuse a batch whose coarsest level is a single pixel: a batch norm cannot learn from one number.
+
+    Raises:
+        HnxError: it is one (exit code 2).
+    """
+    width, height = config.input_size
+    coarsest = max(STRIDES)
+    shared = config.sync_bn and world.size > 1
+    if config.batch_size * (width // coarsest) * (height // coarsest) == 1 and not shared:
+        raise HnxError(
+            f"A batch of one image of {width}x{height}",
+            why=f"the coarsest of the five levels has one pixel of {coarsest}x{coarsest}, too little for a batch norm",
+            fix="give a larger -b or --size",
+            code=ExitCode.USAGE,
+        )
 
 
 def open_splits(config: TrainConfig) -> tuple[Split, Split]:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 from hybridnets.training import resume
-from hybridnets.training.begin import batch_plan, open_splits, starting_point, with_anchors
+from hybridnets.training.begin import batch_plan, check_batch, open_splits, starting_point, with_anchors
 from hybridnets.training.checkpoints import Checkpoints
 from hybridnets.training.config import TrainConfig
 from hybridnets.training.distributed import joined
@@ -45,6 +45,7 @@ def train(
     with joined(config.device) as world, contextlib.ExitStack() as stack:
         if world.device.type == "cpu":
             keep_freed_memory()
+        check_batch(config, world)
         splits = open_splits(config)
         if not config.freeze_det:
             on_main(world, lambda: check_labels(splits[0], heard.note))

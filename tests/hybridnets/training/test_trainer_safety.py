@@ -182,3 +182,8 @@ def test_classes_that_no_label_has_are_refused_before_training(data: Path, tmp_p
     assert notes == ["no box in 2 label files is of tram: check obj_list of the project file"]
     check_labels(open_split(project(), data, "train"), notes.append)
     assert len(notes) == 1
+
+
+def test_one_pixel_is_too_little_for_a_batch_norm(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(HnxError, match="A batch of one image of 128x128"):
+        train(config(data, tmp_path / "run", batch_size=1))
