@@ -132,22 +132,22 @@ def check_options(config: PlanConfig, library: Library) -> None:
 
 
 def _configure(config: PlanConfig, library: Library, builder: Any, settings: Any, workspace: int) -> None:
-    """Everything but the timing cache, the profile and the monitor."""
-    trt, can, flag = library.trt, library.can, library.trt.BuilderFlag
+    """Everything but the timing cache, the profile and the monitor. `check_options` has refused what is not there."""
+    trt, flag = library.trt, library.trt.BuilderFlag
     settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(workspace))
     settings.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else no layer says its precision
-    if can.precision_flags:
+    if library.can.precision_flags:
         if config.int8:
             settings.set_flag(flag.INT8)
         if config.fp16 or (config.int8 and not config.fp32):
             settings.set_flag(flag.FP16)
     if config.precision == "fp32":
         settings.clear_flag(flag.TF32)  # on by default: ten bits of mantissa are not what fp32 says
-    if config.opt_level is not None and can.optimization_level:
+    if config.opt_level is not None:
         settings.builder_optimization_level = config.opt_level
-    if config.version_compatible and can.version_compatible:
+    if config.version_compatible:
         settings.set_flag(flag.VERSION_COMPATIBLE)
-    if config.compat != "none" and can.hardware_compatibility:
+    if config.compat != "none":
         levels = trt.HardwareCompatibilityLevel
         settings.hardware_compatibility_level = (
             levels.AMPERE_PLUS if config.compat == "ampere+" else levels.SAME_COMPUTE_CAPABILITY
@@ -242,7 +242,7 @@ def _inspect(config: PlanConfig, library: Library, state: CudaState, plan: bytes
     """What became of the layers: from the loaded plan where there is a device, else from the builder's log."""
     if not state.problem:
         runtime = library.make("Runtime")
-        if library.can.host_code and config.version_compatible:
+        if config.version_compatible:
             runtime.engine_host_code_allowed = True  # our own plan, built a moment ago
         if config.dla_core is not None:
             runtime.DLA_core = config.dla_core

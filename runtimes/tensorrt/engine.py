@@ -59,7 +59,7 @@ def load_engine(library: Library, state: CudaState, gpu: int, plan: Path, sideca
     check(plan, sidecar, Here(library.flavor, library.version, state.gpu(gpu)))
     library.log.clear()
     runtime = library.make("Runtime")
-    if sidecar.version_compatible and library.can.host_code:
+    if sidecar.version_compatible and library.can.version_compatible:
         runtime.engine_host_code_allowed = True  # such plans carry a runtime of their own; the hash was compared above
     if sidecar.dla_core is not None:
         runtime.DLA_core = sidecar.dla_core

@@ -46,8 +46,7 @@ class Capabilities:
         progress_monitor: a build reports its steps and can be cancelled (10 and later).
         optimization_level: builder_optimization_level (8.6 and later).
         hardware_compatibility, same_cc: plans for other GPUs (8.6 and later; 10.13 and later).
-        version_compatible: plans for later versions (8.6 and later).
-        host_code: the runtime's permission that such plans need.
+        version_compatible: plans for later versions, and the runtime's permission they need (8.6 and later).
         node_names: parser errors name the node (10 and later), not only its number.
     """
 
@@ -58,7 +57,6 @@ class Capabilities:
     hardware_compatibility: bool
     same_cc: bool
     version_compatible: bool
-    host_code: bool
     node_names: bool
 
     @classmethod
@@ -73,7 +71,6 @@ class Capabilities:
             hardware_compatibility=hasattr(config, "hardware_compatibility_level"),
             same_cc=hasattr(getattr(trt, "HardwareCompatibilityLevel", None), "SAME_COMPUTE_CAPABILITY"),
             version_compatible=hasattr(trt.BuilderFlag, "VERSION_COMPATIBLE"),
-            host_code=hasattr(trt.Runtime, "engine_host_code_allowed"),
             node_names=hasattr(trt.ParserError, "node_name"),
         )
 

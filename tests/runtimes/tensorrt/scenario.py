@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridnets.errors import HnxError
+from hybridnets.errors import ExitCode, HnxError
 from hybridnets.files import sha256_file
 from runtimes.tensorrt.builder import Built, build
 from runtimes.tensorrt.config import PlanConfig
@@ -33,8 +33,14 @@ GUARDS: dict[str, dict[str, Any]] = {
     "hardware_compatibility": {"fp16": True, "compat": "ampere+"},
     "same_cc": {"fp16": True, "compat": "same-cc"},
     "version_compatible": {"fp16": True, "version_compatible": True},
-    "host_code": {"fp16": True, "version_compatible": True},
     "node_names": {"fp16": True},
+}
+# options that not every TensorRT has
+OPTIONS: dict[str, Settings] = {
+    "optimization_level": {"opt_level": 3},
+    "version_compatible": {"version_compatible": True},
+    "hardware_compatibility": {"compat": "ampere+"},
+    "same_cc": {"compat": "same-cc"},
 }
 
 
@@ -100,7 +106,7 @@ def sidecar(made: Library, plan: Path, **changes: Any) -> Sidecar:
         "onnx_sha256": "0" * 64,
         "asked": ("fp16",),
         "executed": "fp16",
-        "version_compatible": made.can.version_compatible,
+        "version_compatible": True,
         "compat": "none",
         "tensors": (),
         "command": "hnx build-trt x.onnx --fp16",
@@ -118,6 +124,7 @@ def whole(made: Library, world: World, folder: Path) -> dict[str, Any]:
     onnx.write_bytes(b"not read by a stand-in")
     seen: dict[str, Any] = {}
     seen["all options"] = run_build(made, onnx, **everything(made))[0]
+    seen["not there"] = [option for option in OPTIONS if not _takes(made, onnx, **OPTIONS[option])]
     world.free_batch = True
     seen["free batch"] = run_build(made, onnx, fp16=True, batch=(1, 2, 4))[0]
     world.free_batch = False
@@ -138,6 +145,17 @@ def whole(made: Library, world: World, folder: Path) -> dict[str, Any]:
     return seen
 
 
+def _takes(made: Library, onnx: Path, **settings: Any) -> bool:
+    """An option works, or is refused before a call is made that this TensorRT does not have."""
+    try:
+        run_build(made, onnx, fp16=True, **settings)
+    except HnxError as error:
+        if error.code != ExitCode.USAGE:
+            raise
+        return False
+    return True
+
+
 def lacking(can: Capabilities) -> list[str]:
     """Guards whose calls a TensorRT does not have."""
     return [field.name for field in dataclasses.fields(can) if not getattr(can, field.name)]
@@ -156,11 +174,6 @@ def without_guard(made: Library, guard: str, world: World, folder: Path) -> None
     world.quantise(False)
     world.accepts = guard != "node_names"
     try:
-        if guard == "host_code":
-            plan = folder / "guarded.plan"
-            plan.write_bytes(b"fakeplan")
-            load_engine(mutant, state(), 0, plan, sidecar(mutant, plan, version_compatible=True))
-        else:
-            run_build(mutant, folder / "x.onnx", **GUARDS[guard])
+        run_build(mutant, folder / "x.onnx", **GUARDS[guard])
     finally:
         world.accepts = True

@@ -258,6 +258,7 @@ def check(folder: Path) -> dict[str, Any]:
             "precision": seen["int8"].layers[0].precision,
             "outputs": {key: list(value.shape) for key, value in seen["outputs"].items()},
             "graph": seen["graph"],
+            "not_there": seen["not there"],
             "refused": seen["refused"].why,
             "without_guard": removed,
         }

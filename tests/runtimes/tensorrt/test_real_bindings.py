@@ -19,7 +19,6 @@ VERSIONS = {
         "hardware_compatibility",
         "same_cc",
         "version_compatible",
-        "host_code",
         "node_names",
     },
     "8.6.1": {"progress_monitor", "same_cc", "node_names"},
@@ -61,6 +60,8 @@ def test_real_bindings_take_every_call(version: str, wheels: Path, tmp_path: Pat
     assert seen["graph"]
     assert "node 12" in seen["refused"]
     assert ("conv1_quant" in seen["refused"]) == (not version.startswith("8."))
+    options = {"optimization_level", "version_compatible", "hardware_compatibility", "same_cc"}
+    assert set(seen["not_there"]) == options & VERSIONS[version]
     # mutation: without its guard each call is refused by the bindings themselves
     assert seen["without_guard"].keys() == VERSIONS[version]
     assert all(error.startswith("AttributeError") for error in seen["without_guard"].values()), seen["without_guard"]
