@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hybridnets.bundle import Bundle
 from hybridnets.errors import ExitCode, HnxError
-from runtimes.tensorrt.plan import Here, Sidecar, check, mismatch, read_sidecar
+from runtimes.tensorrt.plan import Here, Sidecar, check, mismatch, network_digest, read_sidecar
 
 __all__ = ["find_plan", "network_file"]
 
@@ -93,10 +93,8 @@ def _check_network(bundle: Bundle, path: Path, sidecar: Sidecar, build: str) -> 
     Raises:
         HnxError: the network in the bundle is not the one the plan was built from.
     """
-    from hybridnets.files import sha256_file
-
     network = bundle.file(sidecar.onnx)
-    if network.is_file() and sha256_file(network) != sidecar.onnx_sha256:
+    if network.is_file() and network_digest(network) != sidecar.onnx_sha256:
         raise HnxError(
             f"Plan {path.name} is of an earlier {sidecar.onnx}",
             why="the network beside it has changed since the plan was built",

@@ -25,7 +25,7 @@ from hybridnets.files import atomic_path, sha256_file, write_json
 from hybridnets.version import __version__
 from runtimes.tensorrt.config import PlanConfig
 from runtimes.tensorrt.layers import Layer, executed_precision, summarise
-from runtimes.tensorrt.plan import Sidecar, TensorForm, plan_name, sidecar_path
+from runtimes.tensorrt.plan import Sidecar, TensorForm, network_digest, plan_name, sidecar_path
 
 __all__ = ["BuildProgress", "build_plan", "timing_cache_folder"]
 
@@ -86,7 +86,7 @@ def build_plan(
         HnxError: see `runtimes.tensorrt.builder.build`; also when the builder's process died.
         KeyboardInterrupt: Ctrl-C; nothing is left behind.
     """
-    digest = sha256_file(config.onnx)
+    digest = network_digest(config.onnx)
     # the builder works in another folder
     named = None if config.timing_cache is None else config.timing_cache.resolve()
     config = replace(config, onnx=config.onnx.resolve(), timing_cache=named)

@@ -17,14 +17,14 @@ _WITHOUT_GPU = 1024 * _MIB
 def free_bytes(state: CudaState, driver: Driver | None, gpu: int) -> tuple[int | None, int | None]:
     """Free memory of the CPU and of the GPU in bytes; None where it cannot be told.
 
-    On boards where both share one memory (`Gpu.integrated`) they are the same number: what the driver calls free there
+    On boards where both share one memory (`Gpu.integrated`) both come from the kernel: what the driver calls free there
     leaves out what the kernel could drop from its caches.
     """
-    cpu = _available()
+    cpu, physical = _available()
     if state.problem or driver is None:
         return cpu, None
     if state.gpu(gpu).integrated:
-        return cpu, cpu
+        return cpu, physical  # a GPU cannot use swapped memory
     try:
         driver.retain_primary(gpu)
         try:
@@ -35,14 +35,17 @@ def free_bytes(state: CudaState, driver: Driver | None, gpu: int) -> tuple[int |
         return cpu, None
 
 
-def _available() -> int | None:
+def _available() -> tuple[int | None, int | None]:
+    """Memory the kernel can give without ending anybody: with swap, and without."""
+    found = {}
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
+            name, _, value = line.partition(":")
+            if name in ("MemAvailable", "SwapFree"):
+                found[name] = int(value.split()[0]) * 1024
+        return found["MemAvailable"] + found.get("SwapFree", 0), found["MemAvailable"]
+    except (OSError, ValueError, IndexError, KeyError):
+        return None, None
 
 
 def needed_bytes(onnx_bytes: int) -> int:

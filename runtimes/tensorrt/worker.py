@@ -13,19 +13,24 @@ import re
 import shutil
 import sys
 import threading
+import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.files import write_bytes
 from runtimes.base import first_line
 
+if TYPE_CHECKING:
+    from runtimes.tensorrt.builder import Report
+
 __all__ = ["main", "run"]
 
 _MOST_CACHE = 512 << 20
+_BETWEEN_S = 0.1
 
 
-def run(job: dict[str, Any], folder: Path, send: Any) -> dict[str, Any]:
+def run(job: dict[str, Any], folder: Path, send: Report) -> dict[str, Any]:
     """Build what `job` asks for, leave `plan` in `folder`, and return what the sidecar needs.
 
     Args:
@@ -40,6 +45,7 @@ def run(job: dict[str, Any], folder: Path, send: Any) -> dict[str, Any]:
     from runtimes.tensorrt.config import PlanConfig
     from runtimes.tensorrt.driver import load_driver, probe
     from runtimes.tensorrt.library import load
+    from runtimes.tensorrt.plan import weight_files
 
     config = PlanConfig.from_json(job["config"])
     state = probe()
@@ -49,8 +55,7 @@ def run(job: dict[str, Any], folder: Path, send: Any) -> dict[str, Any]:
     if gpu is not None and config.gpu_index:
         _select(config.gpu_index)
     try:
-        size = sum(path.stat().st_size for path in (config.onnx, *_external(config.onnx)) if path.is_file())
-        config.onnx.stat()
+        size = sum(path.stat().st_size for path in (config.onnx, *weight_files(config.onnx)))
     except OSError as error:
         raise from_os_error(f"Cannot read {config.onnx}", error) from error
     cpu, device = memory.free_bytes(state, load_driver(), config.gpu_index)
@@ -92,11 +97,6 @@ def _select(index: int) -> None:
         driver.retain_primary(index)
 
 
-def _external(onnx: Path) -> list[Path]:
-    """Files of weights that may lie beside a network."""
-    return [onnx.with_name(onnx.name + suffix) for suffix in (".data", "_data")]
-
-
 def _default_cache(folder: str | None, flavor: str, version: str, device: str) -> Path | None:
     """One cache for each version and GPU: TensorRT refuses others, and timings differ."""
     if folder is None:
@@ -134,8 +134,15 @@ def main() -> int:
     stop = threading.Event()
     threading.Thread(target=_watch, args=(sys.stdin, stop, folder), daemon=True).start()
 
+    last_phase, last_time = "", 0.0
+
     def send(phase: str, done: int, total: int) -> bool:
-        answer({"phase": phase[:200], "done": done, "total": total})
+        nonlocal last_phase, last_time
+        # a builder takes tens of thousands of steps; ten of them a second are enough to look at
+        now = time.monotonic()
+        if phase != last_phase or now - last_time >= _BETWEEN_S:
+            last_phase, last_time = phase, now
+            answer({"phase": phase[:200], "done": done, "total": total})
         return not stop.is_set()
 
     try:

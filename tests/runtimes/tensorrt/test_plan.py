@@ -14,7 +14,17 @@ from hybridnets.errors import ExitCode, HnxError
 from hybridnets.files import sha256_file, write_json
 from runtimes.tensorrt.choose import find_plan, network_file
 from runtimes.tensorrt.driver import Gpu
-from runtimes.tensorrt.plan import Here, Sidecar, TensorForm, check, mismatch, plan_name, read_sidecar, sidecar_path
+from runtimes.tensorrt.plan import (
+    Here,
+    Sidecar,
+    TensorForm,
+    check,
+    mismatch,
+    network_digest,
+    plan_name,
+    read_sidecar,
+    sidecar_path,
+)
 
 ORIN = Gpu(0, "Orin", (8, 7), True, 8 << 30)
 ADA = Gpu(0, "RTX 4090", (8, 9), False, 24 << 30)
@@ -144,6 +154,17 @@ def test_hostile_sidecars_are_one_clear_error(change: Any, message: str, tmp_pat
     with pytest.raises(HnxError, match="Cannot use") as caught:
         read_sidecar(plan)
     assert "is missing" in caught.value.why
+
+
+def test_a_networks_digest_covers_weights_beside_it(tmp_path: Path) -> None:
+    onnx = tmp_path / "net.onnx"
+    onnx.write_bytes(b"graph")
+    alone = network_digest(onnx)
+    assert alone == sha256_file(onnx)
+    (tmp_path / "net.onnx.data").write_bytes(b"weights")
+    one = network_digest(onnx)
+    (tmp_path / "net.onnx.data").write_bytes(b"other weights")
+    assert len({alone, one, network_digest(onnx)}) == 3
 
 
 def test_the_dla_core_comes_from_the_options(tmp_path: Path) -> None:

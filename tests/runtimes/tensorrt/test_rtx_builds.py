@@ -76,6 +76,23 @@ def test_a_free_batch_becomes_a_profile(tmp_path: Path) -> None:
     assert "--opt-batch 2" in found["command"]
 
 
+def test_weights_beside_the_network_are_found_and_hashed(tmp_path: Path) -> None:
+    import onnx
+
+    path = networks.convolution(tmp_path / "a.onnx")
+    data = {"save_as_external_data": True, "location": "a.onnx.data", "size_threshold": 0}
+    onnx.save(onnx.load(str(path)), str(path), **data)
+    assert (tmp_path / "a.onnx.data").is_file()
+    done = build(path, "-o", tmp_path / "out", cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sidecar(tmp_path / "out")["onnx"]["sha256"] != sha256_file(path)
+    (tmp_path / "a.onnx.data").unlink()
+    done = build(path, "-o", tmp_path / "none", cache=tmp_path)
+    assert done.returncode == 1
+    assert "refuses a.onnx" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "node"),
     [({"zero_point": 5}, "conv1_quant"), ({"scale": -0.5}, "conv1_quant"), ({"zero_point": 7}, "encoder/first/quant")],
