@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from hybridnets.bundle import Bundle
 from hybridnets.errors import ExitCode, HnxError
-from runtimes.tensorrt.plan import Here, Sidecar, check, mismatch, network_digest, read_sidecar
+from hybridnets.files import sha256_file
+from runtimes.tensorrt.plan import Here, Sidecar, check, mismatch, read_sidecar
 
-__all__ = ["find_plan", "network_file"]
+__all__ = ["find_plan", "network_digest", "network_file", "weight_files"]
 
 RUNTIME = "tensorrt"
 
@@ -38,6 +40,22 @@ def network_file(bundle: Bundle, precision: str, typing: str) -> Path:
         why=f"it stores: {kinds}; for {precision} this TensorRT needs its own: {reason}",
         fix="add that variant to the bundle, or name an ONNX file of that kind (docs/tensorrt.md)",
     )
+
+
+def weight_files(onnx: Path) -> list[Path]:
+    """Files beside a network that hold its weights, under the names exporters give them (`net.onnx.data`)."""
+    names = (onnx.name + ".data", onnx.name + "_data", onnx.stem + ".data", onnx.stem + ".bin")
+    return [onnx.with_name(name) for name in names if onnx.with_name(name).is_file()]
+
+
+def network_digest(onnx: Path) -> str:
+    """SHA-256 of a network: of its file, or of the digests of its files where the weights lie beside it.
+
+    Raises:
+        HnxError: a file cannot be read.
+    """
+    digests = [sha256_file(path) for path in (onnx, *weight_files(onnx))]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def find_plan(bundle: Bundle, precision: str, here: Here) -> tuple[Path, Sidecar]:

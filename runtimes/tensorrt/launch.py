@@ -23,9 +23,10 @@ from hybridnets.cache import cache_folder
 from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.files import atomic_path, sha256_file, write_json
 from hybridnets.version import __version__
+from runtimes.tensorrt.choose import network_digest
 from runtimes.tensorrt.config import PlanConfig
 from runtimes.tensorrt.layers import Layer, executed_precision, summarise
-from runtimes.tensorrt.plan import Sidecar, TensorForm, network_digest, plan_name, sidecar_path
+from runtimes.tensorrt.plan import Sidecar, TensorForm, plan_name, sidecar_path
 
 __all__ = ["BuildProgress", "build_plan", "timing_cache_folder"]
 

@@ -6,7 +6,6 @@ file, or the process dies. So everything is compared here, before a byte reaches
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +24,9 @@ __all__ = [
     "check",
     "check_file",
     "mismatch",
-    "network_digest",
     "plan_name",
     "read_sidecar",
     "sidecar_path",
-    "weight_files",
 ]
 
 SCHEMA_VERSION = 1
@@ -220,22 +217,6 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > 4096:
         raise ValueError(f"{str(value)[:80]!r} is not a text")
     return value
-
-
-def weight_files(onnx: Path) -> list[Path]:
-    """Files beside a network that hold its weights, under the names exporters give them (`net.onnx.data`)."""
-    names = (onnx.name + ".data", onnx.name + "_data", onnx.stem + ".data", onnx.stem + ".bin")
-    return [onnx.with_name(name) for name in names if onnx.with_name(name).is_file()]
-
-
-def network_digest(onnx: Path) -> str:
-    """SHA-256 of a network: of its file, or of the digests of its files where the weights lie beside it.
-
-    Raises:
-        HnxError: a file cannot be read.
-    """
-    digests = [sha256_file(path) for path in (onnx, *weight_files(onnx))]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def mismatch(sidecar: Sidecar, here: Here) -> str:

@@ -42,10 +42,10 @@ def run(job: dict[str, Any], folder: Path, send: Report) -> dict[str, Any]:
     """
     from runtimes.tensorrt import memory
     from runtimes.tensorrt.builder import build
+    from runtimes.tensorrt.choose import weight_files
     from runtimes.tensorrt.config import PlanConfig
     from runtimes.tensorrt.driver import load_driver, probe
     from runtimes.tensorrt.library import load
-    from runtimes.tensorrt.plan import weight_files
 
     config = PlanConfig.from_json(job["config"])
     state = probe()

@@ -12,7 +12,7 @@ import pytest
 from hybridnets.bundle import open_bundle
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.files import sha256_file, write_json
-from runtimes.tensorrt.choose import find_plan, network_file
+from runtimes.tensorrt.choose import find_plan, network_digest, network_file
 from runtimes.tensorrt.driver import Gpu
 from runtimes.tensorrt.plan import (
     Here,
@@ -20,7 +20,6 @@ from runtimes.tensorrt.plan import (
     TensorForm,
     check,
     mismatch,
-    network_digest,
     plan_name,
     read_sidecar,
     sidecar_path,
