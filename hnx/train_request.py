@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,18 @@ _RENAMED = {"num_epochs": "epochs", "warmup": "warmup_steps", "conf_thres": "con
 # options that are the configuration's fields as they stand
 _SAME = (
     *("data", "overwrite", "compound_coef", "encoder", "activation", "size", "batch_size", "accumulate", "optim", "lr"),
-    *("weight_decay", "schedule", "clip_norm", "ema", "ema_decay", "amp", "channels_last", "compile", "sync_bn"),
+    *(
+        "weight_decay",
+        "schedule",
+        "clip_norm",
+        "seg_weight",
+        "ema",
+        "ema_decay",
+        "amp",
+        "channels_last",
+        "compile",
+        "sync_bn",
+    ),
     *("augment", "freeze_backbone", "freeze_det", "freeze_seg", "val_interval", "save_interval", "log_interval"),
     *("keep_best", "fitness", "es_patience", "es_min_delta", "on_nan", "seed", "upstream_init"),
 )
@@ -65,7 +77,12 @@ def _weights(given: str | None, folder: Path, note: Callable[[str], None]) -> tu
     if given is None or given == "None":
         return None, False
     if given == "last":
-        found = find_last(folder)
+        try:
+            found = find_last(folder)
+        except HnxError:
+            if os.environ.get("RANK", "0") == "0":
+                raise
+            return None, True  # on another machine than rank 0, which sends what it has
         if not found.resumable:
             note(f"{found.path} holds weights only: a new run starts from them")
         return (None, True) if found.resumable else (found.path, False)

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from benchmarks.training.arguments import ending, positive, size
+from benchmarks.training.scenes import make_scenes, with_root
 from hybridnets import project as projects
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.files import read_json, write_bytes
@@ -81,9 +82,7 @@ def prepare(job: Overfit) -> None:
     Raises:
         HnxError: a file cannot be written.
     """
-    from tools.synth import SynthConfig, generate
-
-    generate(SynthConfig(job.folder / "data", train=SCENES, val=1, seed=SEED))
+    make_scenes(job.folder / "data", SCENES, SEED)
     shipped = Path(projects.__file__).with_name("projects") / f"{projects.DEFAULT_PROJECT}.yml"
     content = yaml.safe_load(shipped.read_text(encoding="utf-8"))
     content["dataset"]["test_set"] = content["dataset"]["train_set"]
@@ -98,7 +97,8 @@ def overfit(job: Overfit) -> dict[str, float]:
     """
     prepare(job)
     last = ["-w", "last"] if (job.folder / NAME / "last.pth").is_file() else []
-    code = subprocess.run([sys.executable, "-m", "hnx", "train", *job.options(), *last], check=False).returncode
+    command = [sys.executable, "-m", "hnx", "train", *job.options(), *last]
+    code = subprocess.run(command, env=with_root(), check=False).returncode
     if code:
         known = {int(c) for c in ExitCode}
         raise HnxError(f"hnx train ended with {code}", code=ExitCode(code) if code in known else ExitCode.FAILED)

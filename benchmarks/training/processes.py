@@ -17,16 +17,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.training.arguments import ending, positive, size
+from benchmarks.training.scenes import ROOT, make_scenes, reason_in, with_root
 from hybridnets.errors import ExitCode, HnxError
 
 __all__ = ["Scaling", "ScalingJob", "main", "measure_scaling", "speed_in"]
 
-ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 LOG_STEPS = 4  # of a row of log.csv
 
@@ -87,13 +87,6 @@ def speed_in(log: Path) -> float:
     return statistics.median(speeds[1:])
 
 
-def reason_in(said: bytes) -> str:
-    """The command's own error among what torchrun says about it, else the last words."""
-    text = said.decode(errors="replace").strip()
-    own = text.find("hnx: ")
-    return " ".join(text[own:].splitlines()[:2]) if own >= 0 else text[-300:]
-
-
 def cores() -> list[int]:
     """Numbers of the cores that this process may use.
 
@@ -134,8 +127,7 @@ def run_training(job: ScalingJob, folder: Path, *, pinned_to: int | None) -> flo
     }
     words = [str(word) for pair in options.items() for word in pair]
     command = [sys.executable, *(() if pinned_to is not None else TORCHRUN), "-m", "hnx", "train", *words]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    environment = with_root(OMP_NUM_THREADS="1")
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, env=environment, cwd=ROOT)
         try:
@@ -179,9 +171,6 @@ def measure_scaling(
 
 def _with_scenes(job: ScalingJob, rounds: int, scenes: int) -> Scaling:
     """Measure on generated scenes of its own where no data set is named."""
-    from dataclasses import replace
-
-    from tools.synth import SynthConfig, generate
 
     def show(index: int, one: float, two: float) -> None:
         print(f"round {index} of {rounds}: one {one:.2f}, two {two:.2f} images/s, {two / one:.2f}", file=sys.stderr)
@@ -189,7 +178,7 @@ def _with_scenes(job: ScalingJob, rounds: int, scenes: int) -> Scaling:
     if job.data != Path():
         return measure_scaling(job, rounds, show)
     with tempfile.TemporaryDirectory(prefix="hnx-scenes-") as folder:
-        generate(SynthConfig(Path(folder), train=scenes, val=1, seed=0))
+        make_scenes(Path(folder), scenes, seed=0)
         return measure_scaling(replace(job, data=Path(folder)), rounds, show)
 
 

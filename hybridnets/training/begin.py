@@ -17,7 +17,7 @@ from hybridnets.training.data import BatchPlan
 from hybridnets.training.distributed import World
 from hybridnets.training.main_process import on_main
 
-__all__ = ["batch_plan", "check_batch", "open_splits", "starting_point", "with_anchors"]
+__all__ = ["batch_plan", "check_batch", "check_start", "open_splits", "starting_point", "with_anchors"]
 
 
 def check_batch(config: TrainConfig, world: World) -> None:
@@ -68,6 +68,20 @@ def starting_point(config: TrainConfig) -> dict[str, Any] | None:
             fix="go on with it (-w last), choose another folder (-o), or give --overwrite",
         )
     return None
+
+
+def check_start(config: TrainConfig, content: Mapping[str, Any] | None) -> None:
+    """Refuse to go on in this process where rank 0 begins a new run: their networks would not be the same.
+
+    Raises:
+        HnxError: it does.
+    """
+    if config.resume and content is None:
+        raise HnxError(
+            f"There is nothing to resume in {config.folder} of this machine",
+            why="rank 0, on another machine, starts from weights that this one lacks",
+            fix="copy the folder here, or give the same file to all: -w FILE",
+        )
 
 
 def with_anchors(

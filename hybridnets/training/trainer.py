@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 from hybridnets.training import resume
-from hybridnets.training.begin import batch_plan, check_batch, open_splits, starting_point, with_anchors
+from hybridnets.training.begin import batch_plan, check_batch, check_start, open_splits, starting_point, with_anchors
 from hybridnets.training.checkpoints import Checkpoints
 from hybridnets.training.config import TrainConfig
 from hybridnets.training.distributed import joined
@@ -51,6 +51,7 @@ def train(
             on_main(world, lambda: check_labels(splits[0], heard.note))
         on_main(world, lambda: stack.enter_context(resume.folder_lock(config.folder)))
         content = world.broadcast(on_main(world, lambda: starting_point(config)))
+        check_start(config, content)
         config = with_anchors(config, world, splits[0], content, heard.note)
         request = stack.enter_context(
             listening(lambda: heard.note("stopping after this step; once more to stop at once"))

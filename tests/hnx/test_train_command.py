@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from hnx.commands.train import command
 from hybridnets.errors import HnxError
+from hybridnets.training.begin import check_start
 from hybridnets.training.trainer import TrainResult
 from tests.hybridnets.training.tiny import SIZE, make_data
 
@@ -102,6 +103,18 @@ def test_last_finds_ours_and_upstreams_files(seen: dict[str, Any], tmp_path: Pat
     assert seen["config"].resume
     with pytest.raises(HnxError, match=r"no checkpoint gone\.pth"):
         run("-w", "gone.pth")
+
+
+def test_a_process_on_another_machine_takes_last_from_rank_0(
+    seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RANK", "3")
+    run("-w", "last")
+    assert seen["config"].resume
+    assert seen["config"].weights is None
+    with pytest.raises(HnxError, match=r"nothing to resume in .* of this machine"):
+        check_start(seen["config"], None)
+    check_start(seen["config"], {"step": 1})
 
 
 def test_help_is_grouped_and_hides_underscores() -> None:
