@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from hybridnets.errors import ExitCode, HnxError
-from runtimes.base import first_line
 from runtimes.tensorrt.config import PlanConfig
 from runtimes.tensorrt.library import Library
 from runtimes.tensorrt.plan import TensorForm
@@ -28,7 +27,7 @@ DTYPES = {
     "FP8": "float8",
 }
 _MATRIX = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
-_SHOWN = 3
+_SHOWN, _MOST_TEXT = 3, 400
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,8 @@ def _describe(library: Library, onnx: Path, error: Any) -> str:
     else:
         name, operator = _from_file(onnx, index)
     label = f"node {index}" + (f" {name!r}" if name else "") + (f" ({operator})" if operator else "")
-    return f"{label}: {first_line(RuntimeError(error.desc()))}"
+    # "Invalid Node - name" comes first where the reason stands in the lines after it
+    return f"{label}: {' '.join(str(error.desc()).split())[:_MOST_TEXT]}"
 
 
 def _from_file(onnx: Path, index: int) -> tuple[str, str]:

@@ -27,8 +27,16 @@ def convolution(path: Path, dtype: type = np.float32, batch: int | str = 1, opse
     return _save(path, nodes, weights, kind, batch, opset)
 
 
-def quantised(path: Path, *, zero_point: int = 0, scale: float = 0.02, asymmetric_node: str = "conv1_quant") -> Path:
-    """One convolution with Q/DQ on input and weights; the input's pair may be broken."""
+def quantised(
+    path: Path,
+    *,
+    zero_point: int = 0,
+    scale: float = 0.02,
+    asymmetric_node: str = "conv1_quant",
+    axis: int | None = 0,
+    int32_bias: bool = False,
+) -> Path:
+    """One convolution with Q/DQ on input and weights, which may be broken: see the rules of docs/tensorrt.md."""
     rng = np.random.default_rng(1)
     weights = [
         numpy_helper.from_array(rng.standard_normal((16, 3, 3, 3)).astype(np.float32), "w"),
@@ -37,12 +45,18 @@ def quantised(path: Path, *, zero_point: int = 0, scale: float = 0.02, asymmetri
         numpy_helper.from_array(np.full(16, 0.01, np.float32), "w_scale"),
         numpy_helper.from_array(np.zeros(16, np.int8), "w_zero"),
     ]
+    along = {} if axis is None else {"axis": axis}
+    bias = []
+    if int32_bias:
+        weights.append(numpy_helper.from_array(np.zeros(16, np.int32), "b"))
+        bias = [helper.make_node("DequantizeLinear", ["b", "w_scale"], ["bd"], "bias_dequant", axis=0)]
     nodes = [
         helper.make_node("QuantizeLinear", ["input", "x_scale", "x_zero"], ["xq"], asymmetric_node),
         helper.make_node("DequantizeLinear", ["xq", "x_scale", "x_zero"], ["xd"], "conv1_dequant"),
-        helper.make_node("QuantizeLinear", ["w", "w_scale", "w_zero"], ["wq"], "w_quant", axis=0),
-        helper.make_node("DequantizeLinear", ["wq", "w_scale", "w_zero"], ["wd"], "w_dequant", axis=0),
-        helper.make_node("Conv", ["xd", "wd"], ["output"], "conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("QuantizeLinear", ["w", "w_scale", "w_zero"], ["wq"], "w_quant", **along),
+        helper.make_node("DequantizeLinear", ["wq", "w_scale", "w_zero"], ["wd"], "w_dequant", **along),
+        *bias,
+        helper.make_node("Conv", ["xd", "wd", *(["bd"] if bias else [])], ["output"], "conv1", pads=[1, 1, 1, 1]),
     ]
     return _save(path, nodes, weights, TensorProto.FLOAT, 1, 17)
 

@@ -94,16 +94,23 @@ def test_weights_beside_the_network_are_found_and_hashed(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("changes", "node"),
-    [({"zero_point": 5}, "conv1_quant"), ({"scale": -0.5}, "conv1_quant"), ({"zero_point": 7}, "encoder/first/quant")],
+    ("changes", "node", "why"),
+    [
+        ({"zero_point": 5}, "conv1_quant", "Non-zero zero point"),
+        ({"scale": -0.5}, "conv1_quant", "scale"),
+        ({"zero_point": 7, "asymmetric_node": "encoder/first/quant"}, "encoder/first/quant", "Non-zero zero point"),
+        ({"axis": None}, "w_quant", "number of scales"),
+        ({"int32_bias": True}, "bias_dequant", "Int32"),
+    ],
 )
-def test_a_broken_qdq_graph_is_refused_with_its_node_named(changes: dict, node: str, tmp_path: Path) -> None:
-    onnx = networks.quantised(tmp_path / "broken.onnx", asymmetric_node=node, **changes)
+def test_a_broken_qdq_graph_is_refused_with_its_node_named(changes: dict, node: str, why: str, tmp_path: Path) -> None:
+    onnx = networks.quantised(tmp_path / "broken.onnx", **changes)
     done = build(onnx, "--int8", "-o", tmp_path, cache=tmp_path)
     assert done.returncode == 1
     assert "refuses broken.onnx" in done.stderr
     assert repr(node) in done.stderr
-    assert "QuantizeLinear" in done.stderr
+    assert "uantizeLinear" in done.stderr
+    assert why in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("*.plan*"))
 
