@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hybridnets.errors import HnxError, from_os_error
+from hybridnets.training import resume
 from hybridnets.training.config import TrainConfig
 from hybridnets.training.data import Batch
 from hybridnets.training.distributed import World
@@ -75,7 +76,7 @@ class Journal:
             "waiting": event.waiting,
             **event.terms,
         }
-        self._train.add(row)
+        self._write(self._train, row)
         self._draw("train", event.step, row)
         self._listener.stepped(event)
 
@@ -89,7 +90,7 @@ class Journal:
         if self._val is None:
             return
         row = _row(event)
-        self._val.add(row)
+        self._write(self._val, row)
         self._draw("val", event.step, {name: value for name, value in row.items() if isinstance(value, float)})
         broken = event.validation.broken
         if broken:
@@ -115,6 +116,15 @@ class Journal:
             board.close()
         except OSError as error:
             self._lost(error)
+
+    def _write(self, log: CsvLog, row: dict[str, Any]) -> None:
+        try:
+            log.add(row)
+        except HnxError as error:
+            # the first to find a full disk: what was learnt until the last save is safe
+            if not (self._config.folder / resume.LAST).exists():
+                raise
+            raise HnxError(error.what, why=error.why, fix=f"{error.fix}; then go on with -w last") from error
 
     def _draw(self, phase: str, step: int, row: dict[str, Any]) -> None:
         try:

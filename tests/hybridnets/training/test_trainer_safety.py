@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,12 @@ import pytest
 import torch
 
 from hybridnets.dataset import open_split
-from hybridnets.errors import HnxError
+from hybridnets.errors import HnxError, from_os_error
 from hybridnets.training import journal, loop, resume
 from hybridnets.training.events import Silent
 from hybridnets.training.history import History
 from hybridnets.training.label_check import check_labels
-from hybridnets.training.log import TensorBoard
+from hybridnets.training.log import CsvLog, TensorBoard
 from hybridnets.training.ranking import improves, ranked
 from hybridnets.training.step import TrainStep
 from hybridnets.training.trainer import train
@@ -132,6 +133,20 @@ def test_a_full_disk_ends_tensorboards_logs_and_not_the_run(
     heard = Notes()
     assert train(config(data, tmp_path, epochs=1), listener=heard).steps == 1
     assert sum("TensorBoard logs end here: the disk is full" in text for text in heard.texts) == 1
+
+
+def test_a_full_disk_met_by_a_log_says_how_to_go_on(
+    done: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: CsvLog, row: Mapping[str, Any]) -> None:
+        raise from_os_error(f"Cannot write {self.path}", OSError(errno.ENOSPC, "No space left on device"))
+
+    shutil.copy(done / resume.LAST, tmp_path)
+    before = (tmp_path / resume.LAST).read_bytes()
+    monkeypatch.setattr(CsvLog, "add", full)
+    with pytest.raises(HnxError, match=r"log\.csv[\s\S]*the disk is full[\s\S]*go on with -w last"):
+        train(config(data, tmp_path, epochs=2, resume=True))
+    assert (tmp_path / resume.LAST).read_bytes() == before
 
 
 def test_a_validation_loss_that_is_no_number_is_the_worst(
