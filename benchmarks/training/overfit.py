@@ -44,15 +44,16 @@ class Overfit:
     """
 
     folder: Path
-    epochs: int = 120
+    epochs: int = 100
     size: tuple[int, int] = (384, 256)
     extra: tuple[str, ...] = ()
 
     def options(self) -> list[str]:
         """Words for `hnx train`.
 
-        Half the batch of a usual run, for twice the steps from as many images; no augmentation; gradients of the same
-        length throughout, so that the losses of the first steps (norm 1000) do not slow Adam down for the next 1000.
+        Forty times the usual learning rate: on 12 scenes at 256x128 the loss after 135 steps of four images was 3.4 with
+        1e-3, 1.3 with 3e-3 and 1.1 with 8e-3. Half the usual batch gives twice the steps from as many images. Clipped
+        at 5, because the gradients of the first steps (norm 1000) would slow Adam down for the next 1000.
         """
         width, height = self.size
         fixed = {
@@ -63,12 +64,12 @@ class Overfit:
             "--size": f"{width}x{height}",
             "-b": 4,
             "--num-epochs": self.epochs,
-            "--lr": 1e-3,
+            "--lr": 4e-3,
             "--warmup": 50,
             "--weight-decay": 0.0,
-            "--clip-norm": 1.0,
+            "--clip-norm": 5.0,
             "--augment": False,
-            "--val-interval": max(1, self.epochs // 6),
+            "--val-interval": max(1, self.epochs // 5),
             "--save-interval": 200,
             "-n": 0,
             "--device": "cpu",
