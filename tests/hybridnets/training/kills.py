@@ -10,9 +10,11 @@ begins with those that are left.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +45,7 @@ class Outcome:
         loss, weights: largest difference to the uninterrupted run, over all rows of the loss curve and over all
             numbers of both networks and the optimizer; relative where the number is above 1.
         equal: bit for bit.
+        orphans: processes of killed runs that were alive in the end.
     """
 
     kills: int
@@ -52,6 +55,7 @@ class Outcome:
     loss: float
     weights: float
     equal: bool
+    orphans: int
 
 
 class Life:
@@ -78,7 +82,9 @@ class Life:
         # one thread: which of several adds first is no matter of the run
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "hnx", "train", *words, *last]
-        self.process = subprocess.Popen(command, stdout=self._words, stderr=self._words, env=environment, cwd=ROOT)
+        self.process = subprocess.Popen(
+            command, stdout=self._words, stderr=self._words, env=environment, cwd=ROOT, start_new_session=True
+        )
 
     def said(self) -> str:
         """Everything so far."""
@@ -115,6 +121,7 @@ def spend(kills: int, seed: int, work: Path, workers: int) -> Outcome:
     training = time.monotonic() - began - start_up
     say(f"uninterrupted: {start_up:.1f} s to the first step, {training:.1f} s of training")
     done = before = runs = 0
+    groups: set[int] = set()
     found: list[tuple[float, float, bool]] = []
     while done < kills:
         folder, finished = work / f"run{runs}", False
@@ -129,15 +136,39 @@ def spend(kills: int, seed: int, work: Path, workers: int) -> Outcome:
                     life.wait_for_start()
                     time.sleep(draw.uniform(0.0, SPAN * training))
                 life.process.kill()
+            groups.add(life.process.pid)
             finished = life.end()
             if not finished:
                 done, before = done + 1, before + early
                 say(f"kill {done} of {kills}{' before the first step' if early else ''}, {position(folder)}")
         runs += 1
         found.append(difference(work / "whole" / "bdd100k", folder / "bdd100k"))
+    left = survivors(groups)
     steps = int(resume.read_last(work / "whole" / "bdd100k" / resume.LAST)["step"])
     loss, weights = max(row[0] for row in found), max(row[1] for row in found)
-    return Outcome(done, before, runs, steps, loss, weights, all(row[2] for row in found))
+    return Outcome(done, before, runs, steps, loss, weights, all(row[2] for row in found), left)
+
+
+def survivors(groups: set[int]) -> int:
+    """Processes that outlived the leader of their group by ten seconds; they are killed."""
+    end = time.monotonic() + 10.0
+    while (left := members(groups)) and time.monotonic() < end:
+        time.sleep(0.2)
+    for process in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return len(left)
+
+
+def members(groups: set[int]) -> list[int]:
+    """Living processes of process groups."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+            if state != "Z" and int(group) in groups:
+                found.append(int(path.parent.name))
+    return found
 
 
 def position(folder: Path) -> str:
@@ -208,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{found.kills} kills with -9 ({found.before_start} before the first step) in {found.runs} runs of "
         f"{found.steps} steps: largest difference to the uninterrupted run {found.loss:.1e} in the losses, "
         f"{found.weights:.1e} in weights and optimizer; {'' if found.equal else 'not '}bit for bit equal; "
+        f"{found.orphans} orphaned processes; "
         f"{time.monotonic() - began:.0f} s"
     )
     return 0 if max(found.loss, found.weights) <= 1e-6 else 1

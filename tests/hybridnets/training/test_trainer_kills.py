@@ -40,3 +40,4 @@ def test_twenty_kills_leave_the_run_as_it_would_have_been() -> None:
     assert "20 kills with -9" in done.stdout
     assert " bit for bit equal" in done.stdout
     assert "not bit for bit" not in done.stdout
+    assert " 0 orphaned processes" in done.stdout
