@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,24 +18,8 @@ __all__ = ["configure"]
 _DEBUG_IMAGES = 50
 # options with other names in the configuration
 _RENAMED = {"num_epochs": "epochs", "warmup": "warmup_steps", "conf_thres": "conf", "iou_thres": "iou"}
-# options that are the configuration's fields as they stand
-_SAME = (
-    *("data", "overwrite", "compound_coef", "encoder", "activation", "size", "batch_size", "accumulate", "optim", "lr"),
-    *(
-        "weight_decay",
-        "schedule",
-        "clip_norm",
-        "seg_weight",
-        "ema",
-        "ema_decay",
-        "amp",
-        "channels_last",
-        "compile",
-        "sync_bn",
-    ),
-    *("augment", "freeze_backbone", "freeze_det", "freeze_seg", "val_interval", "save_interval", "log_interval"),
-    *("keep_best", "fitness", "es_patience", "es_min_delta", "on_nan", "seed", "upstream_init"),
-)
+# fields that follow from more than the option of the same name
+_DECIDED = ("project", "weights", "backbone", "device", "autoanchor", "cal_map")
 
 
 def configure(options: Mapping[str, Any], note: Callable[[str], None]) -> TrainConfig:
@@ -53,7 +38,8 @@ def configure(options: Mapping[str, Any], note: Callable[[str], None]) -> TrainC
     folder = options["output"] / project.name
     weights, resume = _weights(options["weights"], folder, note)
     workers = options["num_workers"]
-    values = {name: options[name] for name in _SAME}
+    same = {entry.name for entry in dataclasses.fields(TrainConfig)}.difference(_DECIDED)
+    values = {name: value for name, value in options.items() if name in same}
     values |= {field: options[name] for name, field in _RENAMED.items()}
     return TrainConfig(
         project,
