@@ -47,7 +47,10 @@ class Journal:
         scores = ["fitness", "mAP50", "mAP50-95", "mIoU", *(f"IoU {name}" for name in config.project.seg_list)]
         self._train = CsvLog(folder / "log.csv", _TRAIN_COLUMNS, after)
         columns = ["step", "epoch", "loss", "cls", "reg", "seg", *(scores if scored else ()), "seconds"]
-        self._val = CsvLog(folder / "validation.csv", columns, after)
+        # cut off behind a validation's row and before the checkpoint that knows of it: it is measured again
+        again = state.ends_epoch and state.history.validated_epoch < state.last_epoch
+        measured = after if after is None or not again else after - 1
+        self._val = CsvLog(folder / "validation.csv", columns, measured)
         try:
             self._board = open_tensorboard(folder / "tensorboard", state.step + 1)
         except HnxError as error:

@@ -18,7 +18,7 @@ import torch
 from hybridnets.dataset import open_split
 from hybridnets.errors import HnxError, from_os_error
 from hybridnets.training import journal, loop, resume
-from hybridnets.training.events import Silent
+from hybridnets.training.events import Silent, ValidationEvent
 from hybridnets.training.history import History
 from hybridnets.training.label_check import check_labels
 from hybridnets.training.log import CsvLog, TensorBoard
@@ -133,6 +133,21 @@ def test_a_full_disk_ends_tensorboards_logs_and_not_the_run(
     heard = Notes()
     assert train(config(data, tmp_path, epochs=1), listener=heard).steps == 1
     assert sum("TensorBoard logs end here: the disk is full" in text for text in heard.texts) == 1
+
+
+class CutOff(Silent):
+    """Ends a run behind the row of its first validation and before the checkpoint that knows of it."""
+
+    def validated(self, event: ValidationEvent) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_validation_that_is_measured_again_has_one_row(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(config(data, tmp_path), listener=CutOff())
+    train(config(data, tmp_path, resume=True))
+    rows = (tmp_path / "validation.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["1", "2"]
 
 
 def test_a_full_disk_met_by_a_log_says_how_to_go_on(
