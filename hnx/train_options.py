@@ -96,6 +96,7 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             help="Of the learning rate; plateau is upstream's.",
         ),
         _option("--warmup", type=int, metavar="STEPS", help="[default: 3 epochs, at most 1000 steps or a tenth]"),
+        _option("--seg-weight", type=float, default=1.0, help="Of the segmentation losses in the sum."),
         _option("--clip-norm", type=float, default=10.0, help="Largest gradient norm; 0: none."),
         _truth("--ema", default=True, help="Average the weights; validation and the best network take the average."),
         _option("--ema-decay", type=float, default=0.9998, help="Of the average."),

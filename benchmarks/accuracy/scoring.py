@@ -38,6 +38,8 @@ class Labelled(Shape):
     def target(self) -> NDArray[np.uint8]: ...
     @property
     def frame_target(self) -> NDArray[np.uint8] | None: ...
+    @property
+    def has_boxes(self) -> bool: ...
 
 
 def score_boxes(
@@ -109,6 +111,9 @@ class ImageScorer:
         self, sample: Labelled, regression: NDArray[np.float32], classification: NDArray[np.float32]
     ) -> dict[str, Any]:
         found = self._postprocess.detect(regression, classification)
+        if not sample.has_boxes:
+            # nobody knows which of them are right: the image has no part in any figure of detection
+            found = Detections(found.boxes[:0], found.scores[:0], found.classes[:0])
         # upstream keeps labels as float32 too, and maps both with the same function
         labels = sample.letterbox.boxes_to_frame(sample.boxes[:, :4].astype(np.float32))
         boxes = sample.letterbox.boxes_to_frame(found.boxes)

@@ -11,6 +11,8 @@ __all__ = ["MEMBERS", "command"]
 MEMBERS: dict[str, str] = {
     "synth": "Generate labelled driving scenes: nothing to download.",
     "check": "Say what of a data set is missing or broken, file by file.",
+    "merge": "Make one data set of several, some of them taken more than once.",
+    "pseudo": "Label frames with a trained network.",
     "convert": "Bring BDD100K downloads, or your own frames and boxes, into the layout.",
 }
 
@@ -19,7 +21,7 @@ MEMBERS: dict[str, str] = {
     cls=LazyGroup,
     members=MEMBERS,
     package="hnx.commands.data_",
-    short_help="Generate, check and convert labelled driving data.",
+    short_help="Generate, check, convert and merge labelled driving data.",
     epilog="Examples:  hnx data synth datasets --train 1000 --val 200 --seed 1   |   hnx data check datasets",
 )
 def command() -> None:

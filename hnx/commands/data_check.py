@@ -116,6 +116,8 @@ def _print_figures(splits: list[SplitReport]) -> None:
     for name in splits[0].classes:
         row(f"boxes of {name}", *(str(split.boxes[name]) for split in splits))
     row("samples without boxes", *(str(split.without_boxes) for split in splits))
+    if any(split.boxes_unlabelled for split in splits):
+        row("samples whose boxes nobody labelled", *(str(split.boxes_unlabelled) for split in splits))
     for bin_name in splits[0].size_bins():
         row(f"boxes of side {bin_name} px*", *(_share(s.size_bins()[bin_name], s.boxes.total()) for s in splits))
     for index, name in enumerate(splits[0].seg_classes):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,26 @@ from hybridnets.files import read_json
 from hybridnets.preprocess import Letterbox
 from hybridnets.project import Project
 
-__all__ = ["MAX_BYTES", "LabelBox", "boxes_in_input", "class_ids", "fault_of", "parse_label", "read_label"]
+__all__ = [
+    "MAX_BYTES",
+    "UNLABELLED",
+    "LabelBox",
+    "LabelFile",
+    "boxes_in_input",
+    "class_ids",
+    "fault_of",
+    "has_boxes",
+    "parse_label",
+    "read_label",
+]
 
 MAX_BYTES = 32 << 20  # the largest of BDD100K has about 100 kB
 _MAX_PIXEL = 1e6  # no camera has such a position; sums and products of larger ones would overflow
 _SIDES = ("x1", "y1", "x2", "y2")
+
+# Key of a label file for what nobody has labelled in its image: `"unlabelled": ["boxes"]`. No box then says nothing,
+# where in other files it says that there is no object. Readers that do not know the key see an image without objects.
+UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,18 @@ class LabelBox:
     box: tuple[float, float, float, float]
 
 
+class LabelFile(NamedTuple):
+    """What a label file says.
+
+    Attributes:
+        boxes: its objects that have a box, in its order.
+        has_boxes: whether somebody looked for objects; without, no box means nothing.
+    """
+
+    boxes: list[LabelBox]
+    has_boxes: bool
+
+
 def class_ids(project: Project) -> dict[str, int]:
     """Category to class number, for every category that is kept.
 
@@ -50,17 +77,24 @@ def class_ids(project: Project) -> dict[str, int]:
     return {name: index for index, name in enumerate(project.classes)}
 
 
-def read_label(path: Path, traffic_light_color: bool = False) -> list[LabelBox]:
-    """The objects of a label file that have a box, in its order.
+def read_label(path: Path, traffic_light_color: bool = False) -> LabelFile:
+    """A label file.
 
     Raises:
         HnxError: unreadable, above 32 MiB, no JSON, of another form, or an object is damaged; names file and object.
     """
-    boxes, problems = parse_label(read_json(path, limit=MAX_BYTES), traffic_light_color)
+    data = read_json(path, limit=MAX_BYTES)
+    boxes, problems = parse_label(data, traffic_light_color)
     if problems:
         more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
         raise HnxError(f"Cannot use label {path}", why=problems[0] + more, fix="correct the file, or remove the sample")
-    return boxes
+    return LabelFile(boxes, has_boxes(data))
+
+
+def has_boxes(data: Any) -> bool:
+    """Whether the boxes of parsed JSON are all there are; its form is `parse_label`'s to judge."""
+    missing = data.get(UNLABELLED) if isinstance(data, dict) else None
+    return not (isinstance(missing, list) and "boxes" in missing)
 
 
 def parse_label(data: Any, traffic_light_color: bool = False) -> tuple[list[LabelBox], list[str]]:
@@ -71,6 +105,7 @@ def parse_label(data: Any, traffic_light_color: bool = False) -> tuple[list[Labe
     """
     try:
         objects = _objects(data)
+        _check_unlabelled(data)
     except ValueError as error:
         return [], [str(error)]
     boxes: list[LabelBox] = []
@@ -84,6 +119,12 @@ def parse_label(data: Any, traffic_light_color: bool = False) -> tuple[list[Labe
         if found is not None:
             boxes.append(found)
     return boxes, problems
+
+
+def _check_unlabelled(data: Mapping[str, Any]) -> None:
+    missing = data.get(UNLABELLED, [])
+    if not isinstance(missing, list) or any(item != "boxes" for item in missing):
+        raise ValueError(f"'{UNLABELLED}' is not a list that holds \"boxes\" or nothing")
 
 
 def _objects(data: Any) -> Sequence[Any]:

@@ -32,6 +32,8 @@ class Sample:
         target: uint8 at input size: multiclass (H, W), binary (1, H, W), multilabel (C, H, W); see `masks.combine`.
         frame_target: the same at frame size, from the masks without any resize; None unless asked for.
         dropped: a sentence for each box that cannot be a truth (no area, wholly outside) and was left out.
+        has_boxes: whether boxes are labelled in this image; without, no box says nothing, and detection is neither
+            trained nor scored on it.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Sample:
     target: NDArray[np.uint8]
     frame_target: NDArray[np.uint8] | None = None
     dropped: tuple[str, ...] = ()
+    has_boxes: bool = True
 
 
 class SampleReader:
@@ -76,7 +79,7 @@ class SampleReader:
         place = Letterbox.fit(size, self.target)
         kept, dropped = [], []
         wanted = class_ids(project)
-        for label in labels:
+        for label in labels.boxes if labels.has_boxes else ():  # some of them only: of no use
             if label.category not in wanted:
                 continue
             if fault := fault_of(label.box, project.dataset.org_img_size):
@@ -93,6 +96,7 @@ class SampleReader:
             target=combine(small, project.seg_list, project.seg_mode),
             frame_target=combine(masks, project.seg_list, project.seg_mode) if self.frame_target else None,
             dropped=tuple(dropped),
+            has_boxes=labels.has_boxes,
         )
 
 

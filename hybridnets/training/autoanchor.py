@@ -89,7 +89,7 @@ def label_sizes(split: Split, target: tuple[int, int], *, limit: int = 4000, see
     found = [np.empty((0, 2))]
     for name in names:
         labels = read_label(split.files(name).label, project.traffic_light_color)
-        kept = [label for label in labels if label.category in wanted and not fault_of(label.box, size)]
+        kept = [label for label in labels.boxes if label.category in wanted and not fault_of(label.box, size)]
         boxes = boxes_in_input(kept, project, place)
         found.append(boxes[:, 2:4] - boxes[:, :2])
     sizes = np.concatenate(found)

@@ -39,6 +39,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "weight_decay": (0.0, 10.0),
     "warmup_steps": (0, 10_000_000),
     "clip_norm": (0.0, 1e9),
+    "seg_weight": (1e-6, 1e6),
     "ema_decay": (0.0, 0.999999),
     "val_interval": (0, 1_000_000),
     "save_interval": (1, 1_000_000_000),
@@ -70,6 +71,8 @@ class TrainConfig:
         lr, weight_decay: as torch's optimizers take them; upstream has 1e-4 and torch's 0.01 for AdamW.
         schedule: cosine from `lr` to a hundredth of it after a linear warm-up, upstream's plateau, or constant.
         warmup_steps: None for three epochs, at most 1000 steps and a tenth of the run.
+        seg_weight: of both segmentation losses in the sum. Upstream has 1: the smooth L1 with its factor of 50 then
+            holds nine tenths of the loss of a network that starts from nothing.
         clip_norm: largest norm of the whole gradient; 0 switches clipping off.
         ema: keep an exponential moving average of the weights, which validation measures and `best` holds.
         amp: autocast of the forward pass; the loss is always float32. auto: bf16 where the device computes in it,
@@ -110,6 +113,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     schedule: ScheduleName = "cosine"
     warmup_steps: int | None = None
+    seg_weight: float = 1.0
     clip_norm: float = 10.0
     ema: bool = True
     ema_decay: float = 0.9998

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from hybridnets.dataset import Sample, SampleReader
 from hybridnets.errors import HnxError
 from hybridnets.preprocess import PAD_VALUE, resize_into
+from hybridnets.training.orphans import end_with_parent
 
 __all__ = [
     "Augment",
@@ -57,6 +58,7 @@ class Item:
         boxes: float32 (n, 5): x1, y1, x2, y2, class in input pixels.
         target: uint8 segmentation target at input size, as `hybridnets.dataset.Sample` has it.
         broken: (name, error) of samples that could not be read and that this one stands in for.
+        has_boxes: whether boxes are labelled; without, detection does not learn from it.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Item:
     boxes: NDArray[np.float32]
     target: NDArray[np.uint8]
     broken: tuple[tuple[str, HnxError], ...] = ()
+    has_boxes: bool = True
 
 
 class ItemLike(Protocol):
@@ -79,6 +82,8 @@ class ItemLike(Protocol):
     def target(self) -> NDArray[np.uint8]: ...
     @property
     def broken(self) -> tuple[tuple[str, HnxError], ...]: ...
+    @property
+    def has_boxes(self) -> bool: ...
 
 
 # (sample reader, name, random numbers) -> item
@@ -95,6 +100,7 @@ class Batch:
         target: uint8 (N, H, W), (N, 1, H, W) or (N, C, H, W).
         names: of the samples.
         broken: samples that could not be read, each with its error.
+        has_boxes: bool (N,): images whose boxes are labelled; None for all.
     """
 
     images: Tensor
@@ -102,6 +108,7 @@ class Batch:
     target: Tensor
     names: tuple[str, ...]
     broken: tuple[tuple[str, HnxError], ...] = ()
+    has_boxes: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device; asynchronous from pinned memory."""
@@ -111,12 +118,18 @@ class Batch:
             self.target.to(device, non_blocking=True),
             self.names,
             self.broken,
+            None if self.has_boxes is None else self.has_boxes.to(device, non_blocking=True),
         )
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; torch's loader calls this."""
         return Batch(
-            self.images.pin_memory(), self.boxes.pin_memory(), self.target.pin_memory(), self.names, self.broken
+            self.images.pin_memory(),
+            self.boxes.pin_memory(),
+            self.target.pin_memory(),
+            self.names,
+            self.broken,
+            None if self.has_boxes is None else self.has_boxes.pin_memory(),
         )
 
 
@@ -132,6 +145,7 @@ def collate(items: Sequence[Item]) -> Batch:
         torch.from_numpy(np.stack([item.target for item in items])),
         tuple(item.name for item in items),
         tuple(pair for item in items for pair in item.broken),
+        torch.tensor([item.has_boxes for item in items]),
     )
 
 
@@ -150,6 +164,7 @@ def item_of(sample: Sample) -> Item:
         np.ascontiguousarray(canvas[:, :, ::-1]),
         sample.boxes.astype(np.float32),
         sample.target,
+        has_boxes=sample.has_boxes,
     )
 
 
@@ -190,7 +205,7 @@ class TrainingSet(Dataset[Item]):
             except HnxError as error:
                 broken.append((name, error))
                 continue
-            return Item(item.name, item.image, item.boxes, item.target, (*item.broken, *broken))
+            return Item(item.name, item.image, item.boxes, item.target, (*item.broken, *broken), item.has_boxes)
         raise HnxError(
             f"None of {len(broken)} neighbouring samples can be read, the first is {broken[0][0]}",
             why=f"{broken[0][1].what}: {broken[0][1].why}",
@@ -263,6 +278,7 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
     # Ctrl-C reaches the whole group of processes; the trainer ends its step first and then its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 def make_loader(dataset: Dataset[Any], sampler: Any, collate_fn: Any, *, workers: int, pin: bool) -> DataLoader[Any]:

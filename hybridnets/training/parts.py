@@ -120,7 +120,7 @@ def make_criterion(loss: HybridLoss) -> Criterion:
     """The losses of a batch by their names; `loss` is what training minimises, `seg` both segmentation terms."""
 
     def criterion(outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
-        parts = loss(outputs, batch.boxes, batch.target)
+        parts = loss(outputs, batch.boxes, batch.target, batch.has_boxes)
         return {**parts.terms(), "seg": parts.seg_tversky + parts.seg_focal}
 
     return criterion
@@ -181,6 +181,7 @@ def build_parts(
             project.anchors,
             det=not config.freeze_det,
             seg=not config.freeze_seg,
+            seg_weight=config.seg_weight,
             gather=gather,
         ).to(device)
         for gather in (sum_over_processes if world.size > 1 else None, None)

@@ -217,7 +217,13 @@ class Validator:
         result = []
         for row, sample in enumerate(samples[:kept]):
             one = slice(row, row + 1)
-            single = Batch(batch.images[one], batch.boxes[one], batch.target[one], (sample.name,))
+            single = Batch(
+                batch.images[one],
+                batch.boxes[one],
+                batch.target[one],
+                (sample.name,),
+                has_boxes=None if batch.has_boxes is None else batch.has_boxes[one],
+            )
             terms = self.criterion(Outputs(*(x[one] for x in outputs)), single)
             losses = {name: float(value) for name, value in terms.items()}
             record = None

@@ -24,6 +24,7 @@ class SplitReport:
         samples: names that have a label, or, where there is none at all, names found in any of its folders.
         unlabelled: other names in its folders, which nobody reads.
         broken: samples of which a file is missing, damaged or wrong.
+        without_boxes: samples without a usable box; boxes_unlabelled: samples whose boxes nobody labelled.
         boxes: usable boxes of each class; `ignored`: boxes of each other category.
         sides: boxes by size in input pixels, see `SIZE_EDGES`.
         shares: for each segmentation class the mean share of foreground over `masks` usable masks; None without any.
@@ -39,6 +40,7 @@ class SplitReport:
     unlabelled: int = 0
     broken: int = 0
     without_boxes: int = 0
+    boxes_unlabelled: int = 0
     boxes: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
     sides: list[int] = field(default_factory=lambda: [0] * (len(SIZE_EDGES) - 1))
@@ -56,7 +58,8 @@ class SplitReport:
         self.findings += facts.findings
         self.boxes += facts.boxes
         self.ignored += facts.ignored
-        self.without_boxes += not facts.boxes
+        self.without_boxes += facts.has_boxes and not facts.boxes
+        self.boxes_unlabelled += not facts.has_boxes
         self.sides = [a + b for a, b in zip(self.sides, facts.sides, strict=True)]
         if facts.size is not None:
             self.image_sizes[facts.size[1], facts.size[0]] += 1
@@ -84,6 +87,7 @@ class SplitReport:
             "unlabelled": self.unlabelled,
             "broken": self.broken,
             "without_boxes": self.without_boxes,
+            "boxes_unlabelled": self.boxes_unlabelled,
             "boxes": {name: self.boxes[name] for name in self.classes},
             "ignored_categories": dict(self.ignored.most_common()),
             "box_sides_in_input_pixels": self.size_bins(),

@@ -102,7 +102,7 @@ def _close(part: SplitReport, place: SplitFolders) -> None:
         if part.masks[index] and part.masks_empty[index] == part.masks[index]:
             what = f"none of {part.masks[index]} masks has a pixel of {name}"
             part.findings.append(Finding("mask-empty", str(place.masks[index]), what))
-    for name in part.classes if part.samples and place.labels.is_dir() else ():
+    for name in part.classes if part.samples > part.boxes_unlabelled and place.labels.is_dir() else ():
         if not part.boxes[name]:
             other = _RENAMED.get(name, "")
             hint = f"; {part.ignored[other]} are called {other!r}" if part.ignored[other] else ""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridnets.dataset.labels import MAX_BYTES, LabelBox, boxes_in_input, class_ids, fault_of, parse_label
+from hybridnets.dataset.labels import MAX_BYTES, LabelBox, boxes_in_input, class_ids, fault_of, has_boxes, parse_label
 from hybridnets.dataset.layout import SplitFolders, check_regular, find_image
 from hybridnets.errors import HnxError
 from hybridnets.files import read_json
@@ -36,6 +36,7 @@ class Facts:
         ignored: boxes of categories that the project does not keep.
         sides: boxes by size, see `SIZE_EDGES`.
         shares: share of foreground of each mask, None when it cannot be used.
+        has_boxes: whether the label says what boxes there are.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Facts:
     ignored: Counter[str] = field(default_factory=Counter)
     sides: tuple[int, ...] = (0,) * (len(SIZE_EDGES) - 1)
     shares: tuple[float | None, ...] = ()
+    has_boxes: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Inspector:
         facts.findings += [Finding("label-damaged", str(path), problem) for problem in problems]
         facts.findings += _header(path, data)
         size = self.project.dataset.org_img_size
+        facts.has_boxes = has_boxes(data)
         wanted = class_ids(self.project)
         kept = []
         for label in boxes:

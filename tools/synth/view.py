@@ -52,7 +52,7 @@ class View:
         angle = d / np.maximum(s, 1.0)
         cone = np.exp(-((angle / 0.32) ** 2))
         near = np.clip((s - 2.0) / 6.0, 0, 1)
-        return (self.beam * cone * near / (1.0 + (s / 16.0) ** 1.7)).astype(np.float32)
+        return (self.beam * cone * near / (1.0 + (np.maximum(s, 0.0) / 16.0) ** 1.7)).astype(np.float32)
 
     def street_at(self, s: Float, d: Float) -> Float:
         """Share of `street` that reaches s, d."""

@@ -90,7 +90,7 @@ def warp(scene: Scene, affine: Affine, result: tuple[int, int] | None = None) ->
         moved = np.clip(moved, 0.0, (width, height) * 2)
         kept = keep_boxes(boxes[:, :4] * affine.scale, moved)
         boxes = np.column_stack([moved, boxes[:, 4]])[kept]
-    return Scene(image, boxes, planes)
+    return Scene(image, boxes, planes, scene.has_boxes)
 
 
 def keep_boxes(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.bool_]:

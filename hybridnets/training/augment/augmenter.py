@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -108,6 +108,7 @@ class Augmented:
         boxes: float32 (n, 5): x1, y1, x2, y2, class in input pixels.
         target: uint8 segmentation target at input size, as `hybridnets.dataset.Sample` has it.
         broken: (name, error) of partners in a mosaic that could not be read and were replaced.
+        has_boxes: whether boxes are labelled; of a mosaic, in all its parts.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Augmented:
     boxes: NDArray[np.float32]
     target: NDArray[np.uint8]
     broken: tuple[tuple[str, HnxError], ...] = ()
+    has_boxes: bool = True
 
 
 class Augmenter:
@@ -160,7 +162,7 @@ class Augmenter:
         )
         scene = warp(scene, affine, place.content)
         gains = draw_colour(random, settings.hue, settings.saturation, settings.value)
-        scene = Scene(jitter(scene.image, gains, swapped=settings.swapped_hue), scene.boxes, scene.planes)
+        scene = replace(scene, image=jitter(scene.image, gains, swapped=settings.swapped_hue))
         left_right, up_down = random.random(2).tolist()
         if left_right < settings.fliplr:
             scene = flip_left_right(scene)
@@ -168,7 +170,8 @@ class Augmenter:
             scene = flip_up_down(scene)
         project = reader.split.project
         image, boxes, planes = _letterboxed(scene, place)
-        return Augmented(name, image, boxes, target_of(planes, project.seg_list, project.seg_mode), tuple(broken))
+        target = target_of(planes, project.seg_list, project.seg_mode)
+        return Augmented(name, image, boxes, target, tuple(broken), scene.has_boxes)
 
     def _mosaic(
         self, reader: SampleReader, first: Scene, random: np.random.Generator, broken: list[tuple[str, HnxError]]

@@ -24,4 +24,5 @@ def _flip(scene: Scene, *, axis: int) -> Scene:
     boxes = scene.boxes.copy()
     boxes[:, axis] = length - scene.boxes[:, axis + 2]
     boxes[:, axis + 2] = length - scene.boxes[:, axis]
-    return Scene(cv2.flip(scene.image, code), boxes, tuple(cv2.flip(plane, code) for plane in scene.planes))
+    planes = tuple(cv2.flip(plane, code) for plane in scene.planes)
+    return Scene(cv2.flip(scene.image, code), boxes, planes, scene.has_boxes)

@@ -52,7 +52,7 @@ def mosaic(scenes: Sequence[Scene], size: tuple[int, int], random: np.random.Gen
     joined = np.concatenate(boxes)
     # a box that lies wholly in what was cut off has no area left
     joined = joined[(joined[:, 2] > joined[:, 0]) & (joined[:, 3] > joined[:, 1])]
-    return Scene(image, joined, tuple(planes))
+    return Scene(image, joined, tuple(planes), all(scene.has_boxes for scene in scenes))
 
 
 def mix(first: Scene, second: Scene, random: np.random.Generator) -> Scene:
@@ -61,4 +61,5 @@ def mix(first: Scene, second: Scene, random: np.random.Generator) -> Scene:
     image = cv2.addWeighted(first.image, r, second.image, 1.0 - r, 0.0)
     longer, shorter = sorted((first.planes, second.planes), key=len, reverse=True)
     joined = [a | b for a, b in zip(longer, shorter, strict=False)]
-    return Scene(image, np.concatenate([first.boxes, second.boxes]), (*joined, *longer[len(shorter) :]))
+    boxes = np.concatenate([first.boxes, second.boxes])
+    return Scene(image, boxes, (*joined, *longer[len(shorter) :]), first.has_boxes and second.has_boxes)

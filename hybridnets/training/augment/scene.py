@@ -28,11 +28,13 @@ class Scene:
         image: uint8 (h, w, 3) BGR.
         boxes: float64 (n, 5): x1, y1, x2, y2, class in pixels of the image.
         planes: uint8 (h, w) each: bit k of plane p is the foreground class 8 p + k.
+        has_boxes: whether boxes are labelled everywhere in it.
     """
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.float64]
     planes: tuple[NDArray[np.uint8], ...]
+    has_boxes: bool = True
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,7 +56,7 @@ def scene_of(sample: Sample, mode: SegMode) -> Scene:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     boxes = sample.boxes.copy()
     boxes[:, :4] -= (place.left, place.top) * 2
-    return Scene(image, boxes, _planes(place.crop(sample.target), mode))
+    return Scene(image, boxes, _planes(place.crop(sample.target), mode), sample.has_boxes)
 
 
 def _planes(target: NDArray[np.uint8], mode: SegMode) -> tuple[NDArray[np.uint8], ...]:

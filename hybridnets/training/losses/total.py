@@ -24,10 +24,10 @@ class LossParts:
     """What a batch costs, float32 scalars on the device of the outputs.
 
     Attributes:
-        cls: focal loss of the scores, mean over the images.
-        reg: smooth L1 of the boxes, mean over the images; holds its factor of 50.
+        cls: focal loss of the scores, mean over the images whose boxes are labelled.
+        reg: smooth L1 of the boxes, mean over the same images; holds its factor of 50.
         seg_tversky, seg_focal: of the segmentation.
-        total: their sum, the value to minimise.
+        total: their sum, segmentation with its weight: the value to minimise.
     """
 
     cls: Tensor
@@ -61,6 +61,7 @@ class HybridLoss(nn.Module):
         mode: how the segmentation target reads.
         rule: the anchors' rule.
         det, seg: count this task; where its heads are frozen there is nothing to learn from it.
+        seg_weight: of both segmentation losses in the total.
         gather: differentiable sum over the processes that share a batch.
 
     Raises:
@@ -77,6 +78,7 @@ class HybridLoss(nn.Module):
         *,
         det: bool = True,
         seg: bool = True,
+        seg_weight: float = 1.0,
         gather: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
@@ -88,22 +90,39 @@ class HybridLoss(nn.Module):
                 code=ExitCode.USAGE,
             )
         self.mode: SegMode = mode
-        self.det, self.seg, self.gather = det, seg, gather
+        self.det, self.seg, self.seg_weight, self.gather = det, seg, seg_weight, gather
         self.register_buffer("anchors", torch.from_numpy(make_anchors(*size, rule)[0]), persistent=False)
 
-    def forward(self, outputs: Outputs, boxes: Tensor, target: Tensor) -> LossParts:
+    def forward(self, outputs: Outputs, boxes: Tensor, target: Tensor, has_boxes: Tensor | None = None) -> LossParts:
         """The parts, computed in float32 whatever the outputs are.
 
         Args:
             outputs: of the network.
             boxes: (N, M, 5) x1, y1, x2, y2, class in input pixels; rows of class -1 are padding.
             target: as `segmentation_losses` takes it.
+            has_boxes: bool (N,): images whose boxes are labelled; None for all. In a run of several processes all of
+                them give it or none does.
         """
         zero = torch.zeros((), device=outputs.regression.device)
         cls = reg = tversky = focal = zero
         if self.det:
             detection = detection_losses(outputs.regression, outputs.classification, self.anchors, boxes)
-            cls, reg = detection.cls.mean(), detection.reg.mean()
+            if has_boxes is None:
+                cls, reg = detection.cls.mean(), detection.reg.mean()
+            else:
+                # masked before and not after: 0 times a loss that is not finite would not be 0
+                cls, reg = (x.masked_fill(~has_boxes, 0.0).sum() for x in (detection.cls, detection.reg))
+                share = self._labelled(has_boxes)
+                cls, reg = cls / share, reg / share
         if self.seg:
             tversky, focal = segmentation_losses(outputs.segmentation, target, self.mode, self.gather)
-        return LossParts(cls, reg, tversky, focal, cls + reg + tversky + focal)
+        total = cls + reg + self.seg_weight * (tversky + focal)
+        return LossParts(cls, reg, tversky, focal, total)
+
+    def _labelled(self, has_boxes: Tensor) -> Tensor:
+        """Labelled images a process, on average over the processes: their mean gradient is that of all images."""
+        count = torch.stack([has_boxes.sum().float(), torch.ones((), device=has_boxes.device)])
+        if self.gather is not None:
+            count = self.gather(count)
+        # without any labelled image the sums are 0 and so is the loss
+        return (count[0] / count[1]).clamp(min=1e-6)

@@ -232,3 +232,13 @@ def test_channels_start_with_the_background() -> None:
     assert heads_of("multiclass").channels == heads_of("multilabel").channels == ("background", "road", "lane")
     assert heads_of("binary").channels == ("road",)
     assert Heads(("car",)).channels == ()
+
+
+def test_detection_leaves_out_images_whose_boxes_nobody_labelled() -> None:
+    heads = heads_of("multiclass")
+    scorer = ImageScorer(PROTOCOLS["paper"], heads, TARGET, ANCHORS)
+    made = replace(sample("multiclass"), boxes=np.zeros((0, 5)), has_boxes=False)
+    record = scorer.score(made, outputs(heads))
+    assert len(record.scores) == len(record.labels) == 0
+    assert record.seg.sum() > 0
+    assert len(scorer.score(replace(made, has_boxes=True), outputs(heads)).scores) > 0

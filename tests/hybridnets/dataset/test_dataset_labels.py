@@ -68,6 +68,8 @@ def test_the_newer_form() -> None:
         (old_form(one(y1=float("-inf"))), "box2d.y1 of the car is not finite"),
         (old_form(one(x2=10**400)), "box2d.x2 of the car is far too large"),
         (old_form(one(x2=1e300)), "box2d.x2 of the car is far too large"),
+        ({**old_form(one()), "unlabelled": "boxes"}, "'unlabelled' is not a list"),
+        ({**old_form(one()), "unlabelled": ["masks"]}, "'unlabelled' is not a list"),
     ],
 )
 def test_damage_names_file_and_object(tmp_path: Path, data: Any, problem: str) -> None:
@@ -153,3 +155,12 @@ def test_no_boxes_have_the_shape_of_boxes() -> None:
     found = boxes_in_input([], Project(), Letterbox.fit((720, 1280), (384, 640)))
     assert found.shape == (0, 5)
     assert found.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("marker", "labelled"), [({}, True), ({"unlabelled": []}, True), ({"unlabelled": ["boxes"]}, False)]
+)
+def test_a_file_says_that_nobody_looked_for_boxes(tmp_path: Path, marker: dict[str, Any], labelled: bool) -> None:
+    path = tmp_path / "label.json"
+    path.write_text(json.dumps({**old_form(one()), **marker}))
+    assert read_label(path).has_boxes is labelled

@@ -218,3 +218,56 @@ def test_compiles_to_one_graph() -> None:
         assert one.grad is not None
         assert other.grad is not None
         assert torch.allclose(one.grad, other.grad, rtol=1e-5, atol=1e-9)
+
+
+def test_images_without_box_labels_have_no_part_in_the_detection_loss() -> None:
+    outputs, boxes, target = _batch()
+    loss = HybridLoss(SIZE, "multiclass")
+    alone = loss(Outputs(*(x[:1] for x in outputs)), boxes[:1], target[:1])
+    leaves = Outputs(*(x.clone().requires_grad_() for x in outputs))
+    found = loss(leaves, boxes, target, torch.tensor([True, False]))
+    torch.testing.assert_close(found.cls, alone.cls)
+    torch.testing.assert_close(found.reg, alone.reg)
+    found.total.backward()
+    grads = [x.grad for x in leaves]
+    assert all(grad is not None for grad in grads)
+    regression, scores, logits = (grad for grad in grads if grad is not None)
+    assert regression[0].any()
+    assert scores[0].any()
+    assert not regression[1].any()
+    assert not scores[1].any()
+    assert logits[1].any()
+
+
+def test_labelled_everywhere_is_the_plain_mean() -> None:
+    outputs, boxes, target = _batch()
+    loss = HybridLoss(SIZE, "multiclass")
+    plain, told = loss(outputs, boxes, target), loss(outputs, boxes, target, torch.tensor([True, True]))
+    torch.testing.assert_close(told.total, plain.total)
+
+
+def test_no_labelled_image_at_all_and_a_loss_that_is_not_finite_there() -> None:
+    outputs, boxes, target = _batch()
+    outputs.regression[:] = float("nan")
+    outputs.classification[:] = float("nan")
+    outputs.regression.requires_grad_()
+    found = HybridLoss(SIZE, "multiclass")(outputs, boxes, target, torch.tensor([False, False]))
+    assert found.cls == found.reg == 0.0
+    assert torch.isfinite(found.total)
+
+
+def test_processes_count_their_labelled_images_together() -> None:
+    outputs, boxes, target = _batch()
+    # two processes: this one has one labelled image of two, the other one two
+    loss = HybridLoss(SIZE, "multiclass", gather=lambda x: x + torch.tensor([2.0, 1.0]), seg=False)
+    found = loss(outputs, boxes, target, torch.tensor([True, False]))
+    alone = HybridLoss(SIZE, "multiclass", seg=False)(Outputs(*(x[:1] for x in outputs)), boxes[:1], target[:1])
+    torch.testing.assert_close(found.cls, alone.cls / 1.5)  # half of it is a third of the sum over three images
+
+
+def test_segmentation_can_weigh_more() -> None:
+    outputs, boxes, target = _batch()
+    plain = HybridLoss(SIZE, "multiclass")(outputs, boxes, target)
+    heavy = HybridLoss(SIZE, "multiclass", seg_weight=4.0)(outputs, boxes, target)
+    torch.testing.assert_close(heavy.total, plain.total + 3.0 * (plain.seg_tversky + plain.seg_focal))
+    torch.testing.assert_close(heavy.seg_focal, plain.seg_focal)

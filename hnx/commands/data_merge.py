@@ -1,0 +1,43 @@
+"""`hnx data merge`: one data set out of several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hnx data merge all datasets bdd100k
+  hnx data merge mixed synthetic 'labelled-by-teacher*16'     few real frames among many scenes
+
+The files are linked, so the new data set takes no room; where that is impossible they are copied. The same command
+goes on where it was stopped, and takes in samples that the parts got since.""",
+)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("parts", metavar="PART[*N]...", nargs=-1, required=True)
+@click.option("-p", "--project", default="bdd100k", show_default=True, help="Project name or .yml file.")
+def command(folder: Path, parts: tuple[str, ...], project: str) -> None:
+    """Make the data set DIR of the data sets PART; with *N the training samples of a part count N times.
+
+    Sample a of a part taken twice becomes a and a.x2. Validation samples are taken once.
+    """
+    from hnx.console import note, progress, success
+    from hybridnets.project import load_project
+    from tools.merge import merge, parse_part
+
+    loaded = load_project(project)
+    for sentence in loaded.warnings:
+        note(sentence)
+    chosen = [parse_part(text) for text in parts]
+    with progress() as bar:
+        task = bar.add_task("samples", total=None, extra="")
+        report = merge(loaded, chosen, folder, lambda done, total: bar.update(task, completed=done, total=total))
+    counts = ", ".join(f"{count} in {split}" for split, count in report.samples.items() if count)
+    success(f"{folder}: {counts}" + (f" ({report.kept} were there)" if report.kept else ""))
+    if report.copied:
+        note(f"{report.copied} of {report.files} files had to be copied")
