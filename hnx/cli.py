@@ -15,12 +15,14 @@ __all__ = ["COMMANDS", "cli"]
 COMMANDS: dict[str, str] = {
     "quickstart": "Export, measure and picture the default network in one go.",
     "export": "Turn a checkpoint into a proved deployment bundle.",
+    "build-trt": "Build a TensorRT plan of a bundle for this machine's GPU.",
     "infer": "Run a bundle on images, videos, cameras or streams.",
     "bench": "Measure latency per runtime and precision.",
     "eval": "Measure the accuracy of all three tasks per runtime and precision.",
     "compare": "Hold the outputs of two runtimes or bundles against each other.",
     "data": "Generate, check and convert labelled driving data.",
     "train": "Train, fine-tune or go on training.",
+    "weights": "List, find and download trained weights.",
     "doctor": "Say what can run on this machine, and how to get the rest.",
 }
 

@@ -65,7 +65,7 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
         _option(
             *("-w", "--weights", "--load-weights", "weights"),
             metavar="FILE|last",
-            help="Start from a checkpoint, or `last`: go on with the run of the output folder.",
+            help="Start from a checkpoint or weights by name, or `last`: go on with the run of the output folder.",
         ),
         _option(
             *("--encoder",),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridnets.errors import ExitCode, HnxError
+from hybridnets.errors import HnxError
 
 if TYPE_CHECKING:
     from hybridnets.training.config import TrainConfig
@@ -59,6 +59,7 @@ def configure(options: Mapping[str, Any], note: Callable[[str], None]) -> TrainC
 def _weights(given: str | None, folder: Path, note: Callable[[str], None]) -> tuple[Path | None, bool]:
     """(checkpoint to start from, whether to go on with the run of the folder)."""
     from hybridnets.training.resume import find_last
+    from hybridnets.weights import resolve_weights
 
     if given is None or given == "None":
         return None, False
@@ -72,15 +73,7 @@ def _weights(given: str | None, folder: Path, note: Callable[[str], None]) -> tu
         if not found.resumable:
             note(f"{found.path} holds weights only: a new run starts from them")
         return (None, True) if found.resumable else (found.path, False)
-    path = Path(given)
-    if not path.exists():
-        raise HnxError(
-            f"There is no checkpoint {path}",
-            why="it does not exist",
-            fix="give a .pth or .safetensors file, or the word last",
-            code=ExitCode.USAGE,
-        )
-    return path, False
+    return resolve_weights(given), False
 
 
 def _default_workers() -> int:

@@ -101,7 +101,7 @@ def test_last_finds_ours_and_upstreams_files(seen: dict[str, Any], tmp_path: Pat
     (folder / "last.pth").touch()
     run("-w", "last")
     assert seen["config"].resume
-    with pytest.raises(HnxError, match=r"no checkpoint gone\.pth"):
+    with pytest.raises(HnxError, match=r"the checkpoint gone\.pth"):
         run("-w", "gone.pth")
 
 
