@@ -64,7 +64,7 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
         _option("-bb", "--backbone", help="Encoder of the timm package in place of the coefficient's EfficientNet."),
         _option(
             *("-w", "--weights", "--load-weights", "weights"),
-            metavar="FILE|last",
+            metavar="FILE|NAME|last",
             help="Start from a checkpoint or weights by name, or `last`: go on with the run of the output folder.",
         ),
         _option(
