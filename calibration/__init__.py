@@ -1,0 +1,1 @@
+"""From the outputs of calibration frames to INT8 networks that keep their accuracy."""
