@@ -14,7 +14,8 @@ from tools.synth.noise import fractal, unit_noise
 from tools.synth.people import make_people
 from tools.synth.plants import Sprite, make_trees
 from tools.synth.randoms import VERSION, Random
-from tools.synth.vehicles.models import Vehicle, make_vehicles
+from tools.synth.vehicles.models import make_vehicles
+from tools.synth.vehicles.vehicle import Vehicle
 from tools.synth.walls import Wall, make_walls
 
 __all__ = ["Bank", "bank"]

@@ -15,9 +15,9 @@ from tools.synth.canvas import SHIFT, Canvas, pixels
 from tools.synth.order import Item
 from tools.synth.plan import Plan
 from tools.synth.randoms import Random
-from tools.synth.vehicles.models import Vehicle
 from tools.synth.vehicles.paint import Paint, sample_paint
 from tools.synth.vehicles.shading import Pose, draw_vehicle, hull
+from tools.synth.vehicles.vehicle import Vehicle
 from tools.synth.view import View
 
 __all__ = ["LEAST_SEEN", "SMALLEST_PX", "Placed", "place_vehicles", "shadow_outlines", "vehicle_item"]

@@ -13,9 +13,9 @@ from tools.synth.canvas import FIRST_OBJECT, Canvas
 from tools.synth.look import sample_look
 from tools.synth.randoms import Random
 from tools.synth.vehicles.atlas import Material
-from tools.synth.vehicles.models import LEVELS, Vehicle
 from tools.synth.vehicles.paint import sample_paint
 from tools.synth.vehicles.shading import Pose, draw_vehicle, hull
+from tools.synth.vehicles.vehicle import LEVELS, Vehicle
 from tools.synth.view import View
 
 ALL = [(kind, number) for kind, count in (("car", 50), ("truck", 12), ("bus", 6)) for number in range(count)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tools.synth.randoms import Random
 from tools.synth.vehicles.atlas import PER_METRE, Atlas, Material, Region, wheel_picture
 from tools.synth.vehicles.mesh import Mesh, Shell, smooth_profile
-from tools.synth.vehicles.models import Body, Vehicle, build
+from tools.synth.vehicles.vehicle import Body, Vehicle, build
 
 __all__ = ["STYLES", "make_car"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tools.synth.randoms import Random
 from tools.synth.vehicles.atlas import Atlas, Material, Region, wheel_picture
 from tools.synth.vehicles.mesh import Shell, smooth_profile
-from tools.synth.vehicles.models import Body, Vehicle, build
+from tools.synth.vehicles.vehicle import Body, Vehicle, build
 
 __all__ = ["make_bus", "make_truck"]
 

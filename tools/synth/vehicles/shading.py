@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tools.synth.canvas import Canvas, Glow
 from tools.synth.vehicles.atlas import Material
 from tools.synth.vehicles.mesh import Mesh
-from tools.synth.vehicles.models import Vehicle
 from tools.synth.vehicles.paint import MIRRORS, Paint, albedos, glowing_table
+from tools.synth.vehicles.vehicle import Vehicle
 from tools.synth.view import View
 
 __all__ = ["Pose", "draw_vehicle", "hull"]
