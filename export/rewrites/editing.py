@@ -108,15 +108,20 @@ class GraphEditor:
         self, kind: str, inputs: Sequence[str], name: str, *, output: str | None = None, **attributes: Any
     ) -> str:
         """A new node of one output; the name of that output."""
+        output = self.unique(f"{name}_output_0") if output is None else output
+        self.insert(kind, inputs, name, [output], **attributes)
+        return output
+
+    def insert(self, kind: str, inputs: Sequence[str], name: str, outputs: Sequence[str], **attributes: Any) -> None:
+        """A new node with these outputs."""
         import onnx
 
-        output = self.unique(f"{name}_output_0") if output is None else output
-        node = onnx.helper.make_node(kind, list(inputs), [output], name, **attributes)
+        node = onnx.helper.make_node(kind, list(inputs), list(outputs), name, **attributes)
         self.nodes.append(node)
-        self.producers[output] = node
+        for made in outputs:
+            self.producers[made] = node
         for read in inputs:
             self.consumers.setdefault(read, []).append(node)
-        return output
 
     def remove(self, *nodes: onnx.NodeProto) -> None:
         """Take nodes out; what they made must have another maker by the time of `finish`, or no reader."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from export.rewrites.editing import GraphEditor
+from export.rewrites.max_pool import unpad_max_pools
+from export.rewrites.parallel_convolutions import merge_parallel_convolutions
 from export.rewrites.segmentation_head import fold_segmentation_head
 from export.rewrites.statistics import Statistics, statistics
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
@@ -72,6 +74,16 @@ _ALL = (
         "segmentation-head",
         "take the segmentation head through the last enlargement into each branch of the decoder",
         fold_segmentation_head,
+    ),
+    Rewrite(
+        "max-pool",
+        "pool without writing the map once more with zeros around it",
+        unpad_max_pools,
+    ),
+    Rewrite(
+        "parallel-convolutions",
+        "1x1 convolutions of one input become one",
+        merge_parallel_convolutions,
     ),
 )
 
