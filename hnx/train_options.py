@@ -100,6 +100,14 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
         _option("--clip-norm", type=float, default=10.0, help="Largest gradient norm; 0: none."),
         _truth("--ema", default=True, help="Average the weights; validation and the best network take the average."),
         _option("--ema-decay", type=float, default=0.9998, help="Of the average."),
+        _option(
+            "--precise-bn",
+            type=int,
+            default=256,
+            metavar="IMAGES",
+            help="Compute batch norms' statistics from so many training images before each validation; 0: keep running "
+            "ones.",
+        ),
         _truth(
             *("--augment",),
             default=True,

@@ -41,6 +41,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "clip_norm": (0.0, 1e9),
     "seg_weight": (1e-6, 1e6),
     "ema_decay": (0.0, 0.999999),
+    "precise_bn": (0, 1_000_000),
     "val_interval": (0, 1_000_000),
     "save_interval": (1, 1_000_000_000),
     "log_interval": (1, 1_000_000),
@@ -75,6 +76,8 @@ class TrainConfig:
             holds nine tenths of the loss of a network that starts from nothing.
         clip_norm: largest norm of the whole gradient; 0 switches clipping off.
         ema: keep an exponential moving average of the weights, which validation measures and `best` holds.
+        precise_bn: training images from which the statistics of batch norms are computed before every validation, for
+            the network that is measured and kept (`hybridnets.training.recalibrate`); 0 keeps the running ones.
         amp: autocast of the forward pass; the loss is always float32. auto: bf16 where the device computes in it,
             fp16 on older CUDA devices, else off.
         val_interval: epochs between validations; 0 for none but the last.
@@ -117,6 +120,7 @@ class TrainConfig:
     clip_norm: float = 10.0
     ema: bool = True
     ema_decay: float = 0.9998
+    precise_bn: int = 256
     amp: Amp = "off"
     channels_last: bool = True
     compile: bool = False

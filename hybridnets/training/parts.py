@@ -23,6 +23,7 @@ from hybridnets.training.distributed import World, sum_over_processes, synchroni
 from hybridnets.training.ema import Ema
 from hybridnets.training.freeze import freeze
 from hybridnets.training.losses import HybridLoss
+from hybridnets.training.recalibrate import Recalibrator
 from hybridnets.training.schedule import Schedule
 from hybridnets.training.start import starting_network
 from hybridnets.training.step import Criterion, Float32Sigmoid, Normaliser, TrainStep, amp_dtype, make_optimizer
@@ -47,6 +48,7 @@ class Parts:
     step: TrainStep
     dataset: TrainingSet
     validator: Validator
+    recalibrator: Recalibrator
 
     def networks(self) -> Iterator[HybridNets]:
         """The trained and the averaged network."""
@@ -202,7 +204,11 @@ def build_parts(
     augment: Augment = plain_item
     if config.augment:
         augment = Augmenter(AugmentSettings.from_dataset(project.dataset))
-    dataset = TrainingSet(SampleReader(train_split, config.target), train_split.names, augment, config.seed)
+    reader = SampleReader(train_split, config.target)
+    dataset = TrainingSet(reader, train_split.names, augment, config.seed)
+    recalibrator = Recalibrator(
+        reader, train_split.names, normaliser, device, images=config.precise_bn, seed=config.seed
+    )
     validator = Validator(
         val_split,
         config.target,
@@ -216,4 +222,4 @@ def build_parts(
     )
     total, per_epoch = steps
     schedule = Schedule(config.schedule, config.lr, total, warmup=warmup_steps(config, total, per_epoch))
-    return Parts(project, network, optimizer, schedule, average, step, dataset, validator)
+    return Parts(project, network, optimizer, schedule, average, step, dataset, validator, recalibrator)
