@@ -29,6 +29,7 @@ from benchmarks.results import make_report
 from benchmarks.rows import Row
 from benchmarks.sampling import KINDS, WarmUpRule
 from hybridnets.errors import HnxError
+from runtimes.registry import entry, missing_variant
 
 __all__ = ["Progress", "run_bench"]
 
@@ -160,6 +161,9 @@ def _obstacle(run: _Run, row: Row, found: dict[str, Any]) -> dict[str, str] | No
     problem = found["reason"] or found["precisions"].get(row.precision)
     if problem:
         return {"reason": problem, "fix": found["fix"] or f"use one of: {', '.join(found['runnable'])}"}
+    absent = missing_variant(run.config.bundle, entry(row.runtime), row.precision)
+    if absent is not None:
+        return absent
     return shortage(row.name, estimate_mb(run.config.bundle, run.config.stream_count), available_memory_mb())
 
 

@@ -37,6 +37,7 @@ class ExportConfig:
         project: name or file; None takes the checkpoint's metadata, or `bdd100k`.
         activation: None takes the checkpoint's metadata, or swish.
         layout: keys of `LAYOUTS`.
+        rewrites: names of the exact rewrites to apply, keys of `export.rewrites.REWRITES`; None means all.
         include_weights: put weights.safetensors into the bundle, which the torch runtime needs.
         tolerance: largest accepted relative L2 difference to PyTorch; float32 runtimes stay near 1e-6.
 
@@ -54,6 +55,7 @@ class ExportConfig:
     opset: int = 17
     heads: tuple[Head, ...] = ("det", "seg")
     layout: tuple[str, ...] = ("reg,cls,seg",)
+    rewrites: tuple[str, ...] | None = None
     dynamic_batch: bool = False
     external_data: bool = False
     include_weights: bool = True

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from export.config import ExportConfig
 from export.graph import add_anchor_output, save, simplify, trace
 from export.proof import Proof, prove
+from export.rewrites import REWRITES, PassReport, apply_rewrites
 from hybridnets.anchors import AnchorRule, make_anchors, to_cxcywh
 from hybridnets.bundle import MANIFEST, SCHEMA_VERSION, Bundle, bundle_name, open_bundle
 from hybridnets.config import ModelConfig, check_normalisation
@@ -40,6 +41,7 @@ class ExportResult:
     bundle: Bundle
     proof: Proof
     bytes: int
+    rewrites: tuple[PassReport, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ def export_bundles(config: ExportConfig, on_step: Callable[[str], None] = lambda
         target = config.output / name
         _refuse_foreign(target)
         with atomic_directory(target) as folder:
-            proof = _write(config, source, (width, height), folder, partial(_prefixed, on_step, name))
+            proof, rewrites = _write(config, source, (width, height), folder, partial(_prefixed, on_step, name))
         total = sum(path.stat().st_size for path in target.iterdir())
-        results.append(ExportResult(open_bundle(target, verify=False), proof, total))
+        results.append(ExportResult(open_bundle(target, verify=False), proof, total, rewrites))
     return results
 
 
@@ -199,7 +201,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 def _write(
     config: ExportConfig, source: _Source, size: tuple[int, int], folder: Path, on_step: Callable[[str], None]
-) -> Proof:
+) -> tuple[Proof, tuple[PassReport, ...]]:
     from hybridnets.preprocess import Preprocessor
 
     width, height = size
@@ -210,6 +212,8 @@ def _write(
     )
     on_step("simplifying")
     proto = simplify(proto)
+    on_step("rewriting")
+    proto, rewrites = apply_rewrites(proto, tuple(REWRITES) if config.rewrites is None else config.rewrites)
     anchors = make_anchors(width, height, project.anchors) if "det" in config.heads else None
     if anchors is not None and "anchors-output" in config.layout:
         add_anchor_output(proto, anchors)
@@ -226,11 +230,12 @@ def _write(
 
         save_safetensors(folder / "weights.safetensors", model, _weight_metadata(source))
     manifest = _manifest(config, source, read_onnx_header(onnx_path), onnx_path.name, anchor_file, proof)
+    manifest["rewrites"] = [report.to_json() for report in rewrites]
     manifest["files"] = {
         path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in sorted(folder.iterdir())
     }
     write_json(folder / MANIFEST, manifest)
-    return proof
+    return proof, rewrites
 
 
 def _write_anchors(config: ExportConfig, anchors: Any, size: tuple[int, int], folder: Path) -> str:

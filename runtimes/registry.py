@@ -14,6 +14,7 @@ __all__ = [
     "REGISTRY",
     "RuntimeEntry",
     "entry",
+    "missing_variant",
     "names",
     "open_runtime",
     "parse_runtimes",
@@ -52,7 +53,7 @@ REGISTRY: tuple[RuntimeEntry, ...] = (
         "OpenVinoRuntime",
         "openvino",
         ("openvino",),
-        ("fp32", "bf16", "fp16"),
+        ("fp32", "bf16", "fp16", "int8"),
         ("ov",),
     ),
     RuntimeEntry(
@@ -61,7 +62,7 @@ REGISTRY: tuple[RuntimeEntry, ...] = (
         "OnnxRuntime",
         "onnxruntime",
         ("onnxruntime", "onnxruntime-gpu"),
-        ("fp32",),
+        ("fp32", "int8"),
         ("ort", "onnx"),
     ),
     RuntimeEntry("torch", "runtimes.torch", "TorchRuntime", "torch", ("torch",), ("fp32", "bf16"), ("pytorch",)),
@@ -159,6 +160,14 @@ def probe(row: RuntimeEntry) -> Probe:
 def install_command(row: RuntimeEntry) -> str:
     """What to type to get the library."""
     return f'pip install -e ".[{row.extra}]"' if row.extra else f"pip install {row.packages[0]}"
+
+
+def missing_variant(bundle: Bundle, row: RuntimeEntry, precision: str) -> dict[str, str] | None:
+    """Reason and fix where a bundle stores no network for a precision of a runtime, else None."""
+    stored = runtime_class(row).stored.get(precision, "fp32")
+    if any(v.precision == stored and (not v.runtimes or row.name in v.runtimes) for v in bundle.variants):
+        return None
+    return {"reason": f"the bundle stores no {stored} network for {row.name}", "fix": f"hnx quantize {bundle.path}"}
 
 
 def installed_version(row: RuntimeEntry) -> str:

@@ -35,8 +35,9 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3
     "-w",
     "--weights",
     "--load_weights",
-    type=click.Path(path_type=Path),
-    help="Checkpoint (.pth or .safetensors).  [default: weights/hybridnets.pth, else an untrained network]",
+    metavar="FILE|NAME",
+    help="Checkpoint (.pth or .safetensors), a name of hnx weights list, or `untrained`.  [default: "
+    "weights/hybridnets.pth, else weights that came with this installation and fit, else untrained]",
 )
 @click.option(
     "-c", "--compound-coef", "--compound_coef", type=int, help="Coefficient 0-7.  [default: the checkpoint's]"
@@ -70,6 +71,13 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3
     "anchors-cxcywh, anchors-bin, anchors-output.",
 )
 @click.option(
+    "--rewrite",
+    default="all",
+    show_default=True,
+    metavar="all|none|LIST",
+    help="Exact rewrites of the graph, such as segmentation-head,max-pool; hnx inspect shows what each does.",
+)
+@click.option(
     "--activation",
     type=click.Choice(["swish", "hardswish", "relu"]),
     help="Of the whole network; the last two make the squeeze-excite gate piecewise linear, too. A checkpoint must "
@@ -81,7 +89,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3
     "--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative L2 difference to PyTorch."
 )
 def command(
-    weights: Path | None,
+    weights: str | None,
     compound_coef: int | None,
     backbone: str | None,
     project: str | None,
@@ -93,6 +101,7 @@ def command(
     dynamic_batch: bool,
     heads: str,
     layout: tuple[str, ...],
+    rewrite: str,
     activation: str | None,
     external_data: bool,
     no_weights: bool,
@@ -105,17 +114,26 @@ def command(
     """
     from export.config import ExportConfig
     from export.exporter import export_bundles
+    from export.rewrites import parse_rewrites
     from hnx.console import note, status, success
-    from hnx.defaults import DEFAULT_SIZE, default_weights
+    from hnx.defaults import DEFAULT_SIZE, choose_weights
 
     if sizes and (width or height):
         raise click.UsageError("give --size, or --width and --height, not both")
-    if weights is None and backbone is None and activation in (None, "swish"):
-        weights = default_weights()  # upstream's: EfficientNet with swish
+    rewrites = parse_rewrites(rewrite)
+    asked = sizes[0] if sizes else (width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1])
+    chosen = choose_weights(
+        weights,
+        compound_coef=compound_coef,
+        size=asked,
+        activation=activation,  # type: ignore[arg-type]  # click.Choice has checked it
+        backbone=backbone,
+        project=project,
+    )
     config = ExportConfig(
         sizes=tuple(dict.fromkeys(sizes)) or ((width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1]),),
         output=output,
-        weights=weights,
+        weights=chosen.path,
         compound_coef=compound_coef,
         backbone=backbone,
         project=project,
@@ -123,13 +141,14 @@ def command(
         opset=opset,
         heads=tuple(part.strip() for part in heads.split(",") if part.strip()),  # type: ignore[misc]  # checked there
         layout=layout or ("reg,cls,seg",),
+        rewrites=rewrites,
         dynamic_batch=dynamic_batch,
         external_data=external_data,
         include_weights=not no_weights,
         tolerance=tolerance,
     )
-    if weights is None:
-        note("no checkpoint given: exporting a seeded, untrained network (timings hold, results mean nothing)")
+    if chosen.remark:
+        note(chosen.remark)
     start = time.perf_counter_ns()
     with status("exporting") as step:
         results = export_bundles(config, step)
@@ -139,4 +158,10 @@ def command(
             f"exported {result.bundle.path} ({result.bytes / 1e6:.1f} MB), proved: largest difference to PyTorch "
             f"{worst.rel_l2:.1e} relative L2, {worst.max_abs:.1e} absolute ({name})"
         )
+        if result.rewrites:
+            before, after = result.rewrites[0].before, result.rewrites[-1].after
+            note(
+                f"rewritten: {before.nodes} to {after.nodes} nodes, {before.macs / 1e9:.2f} to {after.macs / 1e9:.2f} "
+                f"GMAC, {before.activation_bytes / 1e6:.0f} to {after.activation_bytes / 1e6:.0f} MB of activations"
+            )
     print(f"{(time.perf_counter_ns() - start) / 1e9:.1f} s. Next: hnx bench {results[-1].bundle.path} --runtime all")

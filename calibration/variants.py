@@ -1,0 +1,138 @@
+"""Further forms of a network put into a bundle that exists, whole or not at all.
+
+A bundle is valid at every moment, however the writer ends: the new file gets a name that nobody uses (its hash is part
+of it), then the manifest is replaced in one step, and only then the file that nothing names any more is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridnets.bundle import MANIFEST, Bundle, open_bundle
+from hybridnets.errors import HnxError
+from hybridnets.files import read_json, sha256_file, write_bytes, write_json
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["NewVariant", "add_variants", "float_model", "load_model"]
+
+_DIGITS = 8  # of the hash, in file names
+
+
+@dataclass(frozen=True)
+class NewVariant:
+    """A network to be added.
+
+    Attributes:
+        precision: `int8` or `fp16`.
+        label: for the file name, such as `openvino`.
+        runtimes: names of the runtimes it is made for.
+        model: the network.
+        details: how it was made, for the manifest; JSON.
+    """
+
+    precision: str
+    label: str
+    runtimes: tuple[str, ...]
+    model: onnx.ModelProto
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """An ONNX file with its weights.
+
+    Raises:
+        HnxError: it cannot be read.
+    """
+    import onnx
+
+    try:
+        return onnx.load(str(path))
+    except Exception as error:  # protobuf's kinds of errors, and those of external data
+        raise HnxError(
+            f"Cannot read {path}",
+            why=(str(error).strip().splitlines() or [type(error).__name__])[0][:300],
+            fix="export it again with `hnx export`",
+        ) from error
+
+
+def float_model(bundle: Bundle) -> onnx.ModelProto:
+    """The float32 network of a bundle that variants are made from.
+
+    Raises:
+        HnxError: it has none, or only one that holds Q/DQ nodes already.
+    """
+    model = load_model(bundle.file(bundle.variant("fp32", "onnxruntime").file))
+    if any(node.op_type in ("QuantizeLinear", "QLinearConv") for node in model.graph.node):
+        raise HnxError(
+            f"The network of {bundle.name} is quantised already",
+            why="it holds QuantizeLinear nodes",
+            fix="name a bundle that `hnx export` wrote",
+        )
+    return model
+
+
+def add_variants(bundle: Bundle, variants: Sequence[NewVariant]) -> Bundle:
+    """Write networks into the bundle's folder, in the place of those of the same precision for the same runtimes.
+
+    Returns:
+        The bundle, opened again with all hashes checked.
+
+    Raises:
+        HnxError: it is a bare ONNX file, its manifest changed meanwhile, or the folder cannot be written.
+    """
+    folder = bundle.path
+    where = folder / MANIFEST
+    if not folder.is_dir() or not where.is_file():
+        raise HnxError(
+            f"{bundle.path} has no manifest to list variants in",
+            why="it is a bare ONNX file",
+            fix="export a bundle with `hnx export`, or write the file elsewhere with -o",
+        )
+    manifest: dict[str, Any] = copy.deepcopy(read_json(where))
+    if manifest.get("files") != bundle.manifest.get("files"):
+        raise HnxError(
+            f"Bundle {folder} has changed since it was opened", why="another command wrote it", fix="start again"
+        )
+    before = {record["file"] for record in manifest["variants"]}
+    for variant in variants:
+        name = _write(folder, bundle, variant)
+        path = folder / name
+        manifest["files"][name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        manifest["variants"] = [old for old in manifest["variants"] if not _replaced(old, variant)] + [
+            {
+                "precision": variant.precision,
+                "file": name,
+                "runtimes": list(variant.runtimes),
+                "made_by": "hnx quantize",
+                **variant.details,
+            }
+        ]
+    obsolete = before - {record["file"] for record in manifest["variants"]}
+    for name in obsolete:
+        manifest["files"].pop(name, None)
+    write_json(where, manifest)
+    for name in obsolete:
+        with contextlib.suppress(OSError):  # nothing names it any more; the bundle is valid with it
+            (folder / name).unlink()
+    return open_bundle(folder)
+
+
+def _replaced(old: Mapping[str, Any], new: NewVariant) -> bool:
+    return old.get("precision") == new.precision and set(old.get("runtimes", ())) == set(new.runtimes)
+
+
+def _write(folder: Path, bundle: Bundle, variant: NewVariant) -> str:
+    data = variant.model.SerializeToString(deterministic=True)
+    height, width = bundle.target
+    digest = hashlib.sha256(data).hexdigest()[:_DIGITS]
+    name = f"hybridnets_{height}x{width}-{variant.precision}-{variant.label}-{digest}.onnx"
+    write_bytes(folder / name, data)
+    return name
