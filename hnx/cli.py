@@ -15,6 +15,7 @@ __all__ = ["COMMANDS", "cli"]
 COMMANDS: dict[str, str] = {
     "quickstart": "Export, measure and picture the default network in one go.",
     "export": "Turn a checkpoint into a proved deployment bundle.",
+    "quantize": "Add INT8 and FP16 networks to a bundle, calibrated on frames.",
     "build-trt": "Build a TensorRT plan of a bundle for this machine's GPU.",
     "infer": "Run a bundle on images, videos, cameras or streams.",
     "bench": "Measure latency per runtime and precision.",

@@ -22,6 +22,7 @@ __all__ = [
     "UNTRAINED",
     "UPSTREAM_WEIGHTS",
     "Chosen",
+    "calibration_source",
     "choose_weights",
     "default_weights",
     "export_default",
@@ -39,6 +40,8 @@ DEFAULT_SIZE = (640, 384)
 # enough to see that rows agree, made in half a minute on two cores; intervals are wide
 SCENES = 64
 SEED = 0
+# other scenes than those that accuracy is measured on
+CALIBRATION_SEED = 1
 
 
 def default_weights() -> Path | None:
@@ -209,8 +212,26 @@ def resolve_split(project: Project, data: Path | None, split: str | None, *, lim
     return found
 
 
-def generated_split(project: Project, scenes: int) -> Split:
-    """The first `scenes` scenes of the generated validation set, kept in the user's cache.
+def calibration_source(bundle: Bundle, frames: int) -> tuple[Path, str]:
+    """Data set and split that calibration frames are chosen from when none are named: datasets/, else generated ones.
+
+    Raises:
+        HnxError: none exist and none can be generated.
+    """
+    from hnx.console import note
+    from hybridnets.project import DEFAULT_PROJECT, load_project
+
+    project = load_project(DEFAULT_PROJECT)
+    folder = Path(project.dataset.dataroot).parent
+    if Path(project.dataset.dataroot).is_dir():
+        return folder, project.dataset.train_set
+    found = generated_split(project, min(frames, SCENES), seed=CALIBRATION_SEED)
+    note(f"no data set in {folder}/: calibrating {bundle.name} on {len(found)} generated scenes; yours: --calib PATH")
+    return found.images.parents[1], "val"
+
+
+def generated_split(project: Project, scenes: int, *, seed: int = SEED) -> Split:
+    """The first `scenes` scenes of the generated validation set of a seed, kept in the user's cache.
 
     Raises:
         HnxError: it cannot be written.
@@ -223,11 +244,11 @@ def generated_split(project: Project, scenes: int) -> Split:
     from tools.synth import VERSION, SynthConfig, SynthProgress, generate
 
     # another version of the generator makes other scenes; one that was asked for more keeps them all
-    folder = _cache() / "synth" / f"v{VERSION}-seed{SEED}"
+    folder = _cache() / "synth" / f"v{VERSION}-seed{seed}"
     lying = 0
     with contextlib.suppress(HnxError, KeyError, TypeError, ValueError):
         lying = int(read_json(folder / "manifest.json")["scenes"]["val"])
-    config = SynthConfig(folder, train=0, val=max(scenes, lying), seed=SEED)
+    config = SynthConfig(folder, train=0, val=max(scenes, lying), seed=seed)
     with progress() as bar:
         task = bar.add_task("generating", total=config.val, extra="scenes")
 

@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from calibration.half import raise_opset, to_half
 from calibration.lint import RULES, lint
 from calibration.qdq import insert_qdq
 from calibration.ranges import measure_ranges
-from export.half import raise_opset, to_half
 from tests.calibration.nets import frames, mbconv_net
 
 

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.half import HALF_LIMIT, STRONG_OPSET, emulate_half, prove_half, raise_opset, to_half
+from calibration.half import HALF_LIMIT, STRONG_OPSET, emulate_half, prove_half, raise_opset, to_half
 from hybridnets.errors import ExitCode, HnxError
 
 Array = np.ndarray

@@ -1,0 +1,145 @@
+"""`hnx quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from calibration.engine import Made, Quantised
+
+__all__ = ["command"]
+
+
+@click.command(
+    short_help="Add INT8 and FP16 networks to a bundle, calibrated on frames.",
+    epilog="Examples:  hnx quantize --calib datasets --for openvino   |   hnx quantize exports/hybridnets_c3_384x640 "
+    "--calib drive.mp4 --frames 500 --method mse --exclude 'encoder/stage1'   |   hnx quantize --for tensorrt,fp16",
+)
+@click.argument("bundle", required=False)
+@click.option(
+    "--calib",
+    metavar="PATH",
+    help="Folder of pictures, data set or video to choose frames from.  [default: datasets/ if it is there, else "
+    "generated scenes]",
+)
+@click.option("--frames", type=int, default=300, show_default=True, help="How many, spread over brightness and time.")
+@click.option("--split", metavar="NAME", help="Of a data set.  [default: train]")
+@click.option(
+    "--for",
+    "targets",
+    default="openvino,onnxruntime,tensorrt",
+    show_default=True,
+    metavar="LIST",
+    help="Of openvino, onnxruntime, tensorrt (INT8), fp16 (for strongly typed TensorRT).",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["max", "percentile", "entropy", "mse"]),
+    default="max",
+    show_default=True,
+    help="What of each activation's range is kept.",
+)
+@click.option("--percentile", type=float, default=99.99, show_default=True, help="With --method percentile.")
+@click.option(
+    "--exclude", multiple=True, metavar="REGEX", help="Nodes and blocks that stay in floating point; repeatable."
+)
+@click.option("--bias-correction", is_flag=True, help="Take the mean error of rounded weights out of the biases.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of frames.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where ranges are kept; a file of another network or other frames is refused.  [default: the user's cache]",
+)
+@click.option("--fresh", is_flag=True, help="Measure again.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all available]")
+def command(
+    bundle: str | None,
+    calib: str | None,
+    frames: int,
+    split: str | None,
+    targets: str,
+    method: str,
+    percentile: float,
+    exclude: tuple[str, ...],
+    bias_correction: bool,
+    seed: int,
+    cache: Path | None,
+    fresh: bool,
+    threads: int | None,
+) -> None:
+    """Quantise a bundle's network: measure the ranges of its activations on frames, and add a network for each target.
+
+    Each runtime gets the placement of quantisation that it can fuse. The float network stays; `hnx bench` and
+    `hnx eval` show what INT8 brings and costs on this machine.
+    """
+    from calibration.engine import QuantiseConfig, quantise
+    from calibration.ranges import RangeConfig
+    from hnx.console import note, progress, status
+    from hnx.defaults import calibration_source, resolve_bundle
+    from runtimes.base import available_threads
+
+    config = QuantiseConfig(
+        source=calib or "",
+        frames=frames,
+        targets=tuple(dict.fromkeys(part.strip() for part in targets.split(",") if part.strip())),
+        ranges=RangeConfig(method, percentile, threads or available_threads()),  # type: ignore[arg-type]  # a Choice
+        exclude=exclude,
+        split=split,
+        seed=seed,
+        cache=cache,
+        fresh=fresh,
+        bias_correction=bias_correction,
+    )
+    opened = resolve_bundle(bundle)
+    if calib is None:
+        from dataclasses import replace
+
+        source, part = calibration_source(opened, frames)
+        config = replace(config, source=source, split=split or part)
+    with status("quantising") as step, progress() as bar:
+        task = bar.add_task("calibrating", total=None, extra="inferences")
+        result = quantise(opened, config, step, lambda done, total: bar.update(task, completed=done, total=total))
+    for left_out in result.frames.left_out[:5]:
+        note(f"left out: {left_out.what}: {left_out.why}")
+    if len(result.frames.left_out) > 5:
+        note(f"and {len(result.frames.left_out) - 5} more that cannot be read")
+    for text in result.frames.notes:
+        note(text)
+    _report(result)
+
+
+def _report(result: Quantised) -> None:
+    from hnx.console import note, plain_table, stdout, success
+    from hybridnets.blocks import sort_blocks
+
+    strata = ", ".join(f"{count} {name}" for name, count in result.frames.strata().items())
+    how = "read from" if result.reused else "kept in"
+    note(f"ranges of {len(result.frames)} frames ({strata}) {how} {result.place}")
+    for made in result.made:
+        for text in made.notes:
+            note(f"{made.variant.label}: {text}")
+    planned = [made for made in result.made if made.plan is not None]
+    if planned:
+        table = plain_table("block", *(made.variant.label for made in planned))
+        names = sort_blocks(name for made in planned if made.plan is not None for name in made.plan.blocks)
+        for name in names:
+            table.add_row(name, *(_share(made, name) for made in planned))
+        stdout().print(table)
+        print("quantised of all convolutions and products")
+    for made in result.made:
+        worst = ", ".join(f"{name} {value.rel_l2:.1e}" for name, value in made.outputs.items())
+        success(f"{made.variant.precision} for {', '.join(made.variant.runtimes)}: relative L2 to FP32 {worst}")
+    targets = {made.variant.label for made in result.made}
+    rows = ",".join(f"{name}:int8,{name}:fp32" for name in ("openvino", "onnxruntime") if name in targets)
+    path = result.bundle.path
+    print(f"Next: hnx eval {path} --runtime {rows}" if rows else f"Next: hnx build-trt {path} --int8")
+
+
+def _share(made: Made, block: str) -> str:
+    assert made.plan is not None
+    done, total = made.plan.blocks.get(block, (0, 0))
+    return f"{done}/{total}" if total else "-"
