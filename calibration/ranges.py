@@ -38,7 +38,8 @@ class RangeConfig:
     """How ranges are chosen.
 
     Attributes:
-        method: `max` keeps everything that was seen; the others clip outliers.
+        method: `max` keeps everything that was seen; the others clip outliers. On coefficient 0 and 80 generated scenes
+            INT8 in OpenVINO lost 1.1 points of mAP50 and 0.8 of lane IoU with percentile 99.99, 1.5 and 1.2 with mse.
         percentile: share of |x| that stays inside, in percent, for `percentile`.
         threads: of ONNX Runtime.
 
@@ -46,7 +47,7 @@ class RangeConfig:
         HnxError: a value is out of range (exit code 2).
     """
 
-    method: Method = "max"
+    method: Method = "percentile"
     percentile: float = 99.99
     threads: int = 1
 

@@ -38,7 +38,7 @@ __all__ = ["command"]
 @click.option(
     "--method",
     type=click.Choice(["max", "percentile", "entropy", "mse"]),
-    default="max",
+    default="percentile",
     show_default=True,
     help="What of each activation's range is kept.",
 )

@@ -66,7 +66,7 @@ def test_the_key_is_of_weights_frames_and_method(bundle_path: Path, road_video: 
     assert calibration_key(model, select_frames(road_video, 4), RangeConfig(), bundle) == key
     assert key.differences(calibration_key(model, more, RangeConfig(), bundle))[0].startswith("frames: ")
     assert key.differences(calibration_key(model, few, RangeConfig(method="mse"), bundle)) == [
-        "method: mse there, max asked for"
+        "method: mse there, percentile 99.99 asked for"
     ]
     assert "256x128" in key.preprocess
     other = dataclasses.replace(bundle, mean=(0.5, 0.5, 0.5))

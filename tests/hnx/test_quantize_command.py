@@ -1,0 +1,134 @@
+"""`hnx quantize` from end to end on the smallest bundle."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from hnx.__main__ import main
+from hybridnets.bundle import open_bundle
+from hybridnets.errors import ExitCode
+from hybridnets.sources import read_image
+from runtimes.base import RuntimeOptions
+from runtimes.registry import open_runtime
+
+
+@pytest.fixture
+def bundle(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HNX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(bundle_path, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def frames(road_image: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    image = read_image(road_image)
+    for index, gain in enumerate((0.3, 0.6, 1.0, 1.3)):
+        dimmed = np.clip(image.astype(np.float32) * gain, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), cv2.resize(dimmed, (256, 144)))
+    return folder
+
+
+def quantize(bundle: Path, frames: Path, *words: str) -> int:
+    return main(["quantize", str(bundle), "--calib", str(frames), "--frames", "4", "--threads", "1", *words])
+
+
+def test_all_targets_and_rows_that_run(bundle: Path, frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    float_file = next(bundle.glob("*.onnx")).read_bytes()
+    assert quantize(bundle, frames, "--for", "openvino,onnxruntime,tensorrt,fp16") == ExitCode.OK
+    captured = capsys.readouterr()
+    assert "encoder/stage1" in captured.out
+    assert "hnx eval" in captured.out
+    assert "4 calibration frame(s) are few" in captured.err
+    opened = open_bundle(bundle)  # every hash is checked
+    found = {(v.precision, v.runtimes) for v in opened.variants}
+    assert found == {
+        ("fp32", ()),
+        ("int8", ("openvino",)),
+        ("int8", ("onnxruntime",)),
+        ("int8", ("tensorrt-weak",)),
+        ("int8", ("tensorrt-strong",)),
+        ("fp16", ("tensorrt-strong",)),
+    }
+    assert (bundle / opened.variants[0].file).read_bytes() == float_file
+    noise = np.random.default_rng(0).standard_normal((1, 3, 128, 256), np.float32)
+    for name in ("openvino", "onnxruntime"):
+        rows = {}
+        for precision in ("fp32", "int8"):
+            with open_runtime(name, opened, RuntimeOptions(precision=precision, threads=1)) as runtime:
+                assert runtime.execution.precision == precision
+                rows[precision] = runtime.infer({"input": noise})["segmentation"].copy()
+        assert not np.array_equal(rows["fp32"], rows["int8"])
+
+
+def test_ranges_are_kept_and_never_used_for_something_else(
+    bundle: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--for", "openvino", "--cache", str(tmp_path / "ranges.json"))
+    assert quantize(bundle, frames, *words) == ExitCode.OK
+    assert "kept in" in capsys.readouterr().err
+    first = open_bundle(bundle).variant("int8", "openvino").file
+    assert quantize(bundle, frames, *words) == ExitCode.OK
+    assert "read from" in capsys.readouterr().err
+    assert open_bundle(bundle).variant("int8", "openvino").file == first  # named by its hash: the same network
+    assert quantize(bundle, frames, *words, "--method", "mse") == ExitCode.FAILED
+    assert "stale" in (error := capsys.readouterr().err)
+    assert "method" in error
+    noise = np.random.default_rng(0).integers(0, 256, (144, 256, 3))
+    cv2.imwrite(str(frames / "3.png"), noise.astype(np.uint8))
+    assert quantize(bundle, frames, *words) == ExitCode.FAILED
+    assert "frames" in capsys.readouterr().err
+    assert quantize(bundle, frames, *words, "--fresh") == ExitCode.OK
+    assert open_bundle(bundle).variant("int8", "openvino").file != first
+    assert len(list(bundle.glob("*int8*"))) == 1
+
+
+def test_excluded_blocks_stay_float(bundle: Path, frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quantize(bundle, frames, "--for", "openvino", "--exclude", "^encoder/", "--exclude", "classifier") == 0
+    table = capsys.readouterr().out
+    assert any(line.split()[:2] == ["encoder/stage2", "0/10"] for line in table.splitlines())
+    assert any(line.split()[:2] == ["classifier", "0/40"] for line in table.splitlines())
+
+
+def test_corrupt_frames_are_named_and_left_out(bundle: Path, frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (frames / "broken.png").write_bytes(b"no picture")
+    (frames / "empty.jpg").write_bytes(b"")
+    assert quantize(bundle, frames, "--for", "onnxruntime") == ExitCode.OK
+    error = capsys.readouterr().err
+    assert "broken.png" in error
+    assert "empty.jpg" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("--for", "openvin"), ExitCode.USAGE, "did you mean 'openvino'"),
+        (("--for", ","), ExitCode.USAGE, "No runtime is named"),
+        (("--frames", "0"), ExitCode.USAGE, "calibration frames"),
+        (("--percentile", "120"), ExitCode.USAGE, "percentile"),
+        (("--exclude", "("), ExitCode.USAGE, "("),
+        (("--exclude", "no such block"), ExitCode.USAGE, "no such block"),
+        (("--calib", "nowhere"), ExitCode.FAILED, "nowhere"),
+    ],
+)
+def test_what_cannot_be(
+    words: tuple[str, ...], code: ExitCode, text: str, bundle: Path, frames: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(path.name for path in bundle.iterdir())
+    assert quantize(bundle, frames, *words) == code
+    assert text in capsys.readouterr().err
+    assert sorted(path.name for path in bundle.iterdir()) == before
+
+
+def test_a_folder_without_a_readable_frame(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "nothing"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no picture")
+    assert quantize(bundle, folder) == ExitCode.FAILED
+    assert "No frame" in capsys.readouterr().err
