@@ -1,0 +1,185 @@
+"""Which blocks of a network suffer from INT8, and the fewest to put back into float so that no task loses too much.
+
+Nothing here runs a network: a `Measure` does, and is asked for figures of a network in which some blocks stay float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybridnets.errors import HnxError
+from hybridnets.files import read_json, write_json
+
+__all__ = ["Figures", "Fit", "Journal", "Measure", "Sensitivity", "Trial", "fit_budget", "rank_blocks"]
+
+# task -> accuracy in points, 0 to 100; more is better
+Figures = Mapping[str, float]
+# blocks that stay float -> figures of the network; None asks for the float network itself
+Measure = Callable[[Collection[str] | None], Figures]
+
+_FLOAT = "float"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One network that was measured.
+
+    Attributes:
+        kept: blocks that stay float.
+        drops: task -> points lost against the float network; negative is a gain.
+    """
+
+    kept: tuple[str, ...]
+    drops: dict[str, float]
+
+    @property
+    def worst(self) -> float:
+        """The largest loss of a task."""
+        return max(self.drops.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in reports."""
+        return {"kept_float": list(self.kept), "drops": self.drops}
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What each block does to each task when it alone is quantised.
+
+    Attributes:
+        baseline: figures of the float network.
+        alone: block -> task -> points lost, in the order of the network.
+    """
+
+    baseline: dict[str, float]
+    alone: dict[str, dict[str, float]]
+
+    def ranked(self) -> list[str]:
+        """Blocks, the most harmful first: by their largest loss of a task."""
+        return sorted(self.alone, key=lambda block: -max(self.alone[block].values()))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The end of a search.
+
+    Attributes:
+        trials: everything that was measured, in that order.
+        chosen: the fewest blocks in float that keep the budget; None where no mixture does.
+        max_drop: the budget in points.
+    """
+
+    trials: tuple[Trial, ...]
+    chosen: Trial | None
+    max_drop: float
+
+
+class Journal:
+    """Figures that were measured, in a file that is whole after every one of them.
+
+    Args:
+        path: of a JSON file; None keeps nothing.
+        key: everything that decides figures; a file of another key starts anew.
+        measure: called for what is not there yet.
+    """
+
+    def __init__(self, path: Path | None, key: str, measure: Measure) -> None:
+        self.path, self.key, self.measure = path, key, measure
+        self.found: dict[str, dict[str, float]] = {}
+        self.reused = 0
+        if path is not None and path.exists():
+            self.found = _stored(path, key)
+
+    def __call__(self, kept: Collection[str] | None) -> Figures:
+        """Figures, from the file where they are there."""
+        label = _FLOAT if kept is None else ",".join(sorted(kept))
+        if label in self.found:
+            self.reused += 1
+            return self.found[label]
+        figures = {task: float(value) for task, value in self.measure(kept).items()}
+        self.found[label] = figures
+        if self.path is not None:
+            write_json(self.path, {"kind": "hnx trials", "key": self.key, "figures": self.found})
+        return figures
+
+
+def _stored(path: Path, key: str) -> dict[str, dict[str, float]]:
+    value = read_json(path, limit=16 << 20)
+    if not isinstance(value, dict) or value.get("kind") != "hnx trials" or not isinstance(value.get("figures"), dict):
+        raise HnxError(f"{path} is no journal of trials", why="it would be replaced", fix="name another file")
+    if value.get("key") != key:
+        return {}
+    try:
+        return {
+            str(label): {str(task): float(number) for task, number in figures.items()}
+            for label, figures in value["figures"].items()
+        }
+    except (AttributeError, TypeError, ValueError) as error:
+        raise HnxError(f"Cannot read {path}", why=str(error), fix="delete it, and measure again") from error
+
+
+def rank_blocks(
+    blocks: Sequence[str], measure: Measure, on_trial: Callable[[int, int, str], None] = lambda *_: None
+) -> Sensitivity:
+    """Quantise one block after the other, each alone.
+
+    Args:
+        blocks: those that hold something to quantise, in the order of the network.
+        on_trial: told how many networks are measured, how many there are, and what comes next.
+    """
+    total = len(blocks) + 1
+    on_trial(0, total, "the float network")
+    baseline = dict(measure(None))
+    alone = {}
+    for done, block in enumerate(blocks, 1):
+        on_trial(done, total, block)
+        alone[block] = _drops(baseline, measure([other for other in blocks if other != block]))
+    return Sensitivity(baseline, alone)
+
+
+def fit_budget(
+    sensitivity: Sensitivity,
+    measure: Measure,
+    max_drop: float,
+    on_trial: Callable[[int, int, str], None] = lambda *_: None,
+) -> Fit:
+    """Put back the most harmful blocks until no task loses more than `max_drop` points.
+
+    Blocks are put back in the order of their harm alone. The fewest that suffice are found by halving, which takes the
+    drop to fall as more blocks return; noise breaks that now and then, so what is chosen is always one that was
+    measured inside the budget.
+
+    Args:
+        on_trial: told how many networks are measured, how many there will be at most, and what comes next.
+    """
+    order = sensitivity.ranked()
+    trials: list[Trial] = []
+    steps = max(1, len(order).bit_length() + 1)
+
+    def trial(count: int) -> Trial:
+        kept = tuple(order[:count])
+        on_trial(len(trials), steps, f"{count} of {len(order)} blocks in float" if count else "all blocks in INT8")
+        found = Trial(kept, _drops(sensitivity.baseline, measure(kept)))
+        trials.append(found)
+        return found
+
+    best = trial(0)
+    if best.worst <= max_drop:
+        return Fit(tuple(trials), best, max_drop)
+    chosen: Trial | None = None
+    low, high = 1, len(order) - 1  # all of them in float would be no INT8 network
+    while low <= high:
+        middle = (low + high) // 2
+        found = trial(middle)
+        if found.worst <= max_drop:
+            chosen, high = found, middle - 1
+        else:
+            low = middle + 1
+    return Fit(tuple(trials), chosen, max_drop)
+
+
+def _drops(baseline: Figures, figures: Figures) -> dict[str, float]:
+    return {task: baseline[task] - figures[task] for task in baseline}
