@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "export": "Turn a checkpoint into a proved deployment bundle.",
     "quantize": "Add INT8 and FP16 networks to a bundle, calibrated on frames.",
     "build-trt": "Build a TensorRT plan of a bundle for this machine's GPU.",
+    "inspect": "Show a network by block: nodes, MACs, bytes, parameters.",
     "infer": "Run a bundle on images, videos, cameras or streams.",
     "bench": "Measure latency per runtime and precision.",
     "eval": "Measure the accuracy of all three tasks per runtime and precision.",

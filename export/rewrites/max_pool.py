@@ -13,6 +13,7 @@ A border costs a pass over the largest maps of the BiFPN. Runtimes fuse the maxi
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["LOWEST", "unpad_max_pools"]
 
 LOWEST = -65504.0
+# a constant of 64 MB, for a map of 8192x4096 pixels; larger ones stand in broken files only
+_MOST_ELEMENTS = 1 << 24
 
 
 def unpad_max_pools(editor: GraphEditor) -> int:
@@ -39,7 +42,7 @@ def unpad_max_pools(editor: GraphEditor) -> int:
         pad = editor.producers[pool.input[0]]
         source, shape = pad.input[0], editor.shape(pad.input[0])
         result = editor.shape(pool.output[0])
-        if shape is None or result is None or not all(shape[2:]) or not all(result[2:]):
+        if shape is None or result is None or not all(shape[2:]) or not 0 < math.prod(result[2:]) <= _MOST_ELEMENTS:
             continue
         name = pool.name or pool.output[0]
         kernel, strides = _pair(pool, "kernel_shape", 1), _pair(pool, "strides", 1)
