@@ -134,10 +134,13 @@ class GraphEditor:
                 self.consumers[name] = [other for other in self.consumers[name] if other is not node]
 
     def set_input(self, node: onnx.NodeProto, index: int, name: str) -> None:
-        """Let a node read another tensor."""
-        readers = self.consumers[node.input[index]]
-        readers.pop(next(i for i, other in enumerate(readers) if other is node))
-        node.input[index] = name
+        """Let a node read another tensor, or one more where `index` is how many it reads."""
+        if index < len(node.input):
+            readers = self.consumers[node.input[index]]
+            readers.pop(next(i for i, other in enumerate(readers) if other is node))
+            node.input[index] = name
+        else:
+            node.input.append(name)
         self.consumers.setdefault(name, []).append(node)
 
     def redirect(self, old: str, new: str) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from export.rewrites.editing import GraphEditor
+from export.rewrites.fusion_weights import fold_fusion_weights
+from export.rewrites.hard_sigmoid import clip_hard_sigmoids
 from export.rewrites.max_pool import unpad_max_pools
 from export.rewrites.parallel_convolutions import merge_parallel_convolutions
 from export.rewrites.segmentation_head import fold_segmentation_head
@@ -74,6 +76,16 @@ _ALL = (
         "segmentation-head",
         "take the segmentation head through the last enlargement into each branch of the decoder",
         fold_segmentation_head,
+    ),
+    Rewrite(
+        "fusion-weights",
+        "take weights of the BiFPN's sums into the convolutions that make the summands",
+        fold_fusion_weights,
+    ),
+    Rewrite(
+        "hard-sigmoid",
+        "hard sigmoids behind a convolution become clips, which runtimes compute inside it",
+        clip_hard_sigmoids,
     ),
     Rewrite(
         "max-pool",

@@ -24,9 +24,9 @@ CASES: tuple[Case, ...] = (
     (0, 128, 384, "binary", "hardswish"),
     (0, 384, 256, "multilabel", "relu"),
     (3, 256, 256, "binary", "swish"),
-    (3, 640, 384, "multiclass", "swish"),
 )
 SMALL = CASES[0]
+PUBLISHED: Case = (3, 640, 384, "multiclass", "swish")
 
 
 def random_network(case: Case, seed: int = 0) -> HybridNets:
@@ -59,7 +59,7 @@ def random_network(case: Case, seed: int = 0) -> HybridNets:
     return model
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=12)  # c0 has 18 MB, c3 54
 def graph(case: Case, opset: int = 17) -> onnx.ModelProto:
     """A random network as `hnx export` simplifies it, before any rewrite. Copy it before changing it."""
     model = random_network(case)

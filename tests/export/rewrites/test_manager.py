@@ -10,7 +10,7 @@ import pytest
 
 from export.rewrites import REWRITES, apply_rewrites, parse_rewrites
 from hybridnets.errors import ExitCode, HnxError
-from tests.export.rewrites.networks import SMALL, assert_idempotent, distance, graph
+from tests.export.rewrites.networks import PUBLISHED, SMALL, Case, assert_idempotent, distance, graph
 
 
 def test_names() -> None:
@@ -36,8 +36,9 @@ def test_a_misspelt_name_is_answered_with_the_right_one() -> None:
         apply_rewrites(graph(SMALL), ["segmentation_head"])
 
 
-def test_all_of_them_one_after_the_other() -> None:
-    model = graph(SMALL)
+@pytest.mark.parametrize("case", [SMALL, PUBLISHED], ids=str)
+def test_all_of_them_one_after_the_other(case: Case) -> None:
+    model = graph(case)
     rewritten, reports = apply_rewrites(model, tuple(reversed(REWRITES)))
     assert [report.name for report in reports] == list(REWRITES)
     assert all(a.after == b.before for a, b in itertools.pairwise(reports))
