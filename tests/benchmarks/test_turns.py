@@ -1,0 +1,27 @@
+"""The order of turns, and which clock reads what."""
+
+from __future__ import annotations
+
+import itertools
+
+from benchmarks.turns import take_turns
+
+
+def test_forwards_then_backwards_and_one_call_to_wake_up() -> None:
+    order: list[str] = []
+    wall, cpu = itertools.count(0, 1_000_000), itertools.count(0, 500_000)
+    settled: list[int] = []
+    found = take_turns(
+        {name: lambda name=name: order.append(name) for name in "abc"},  # type: ignore[misc]
+        rounds=2,
+        samples=2,
+        clocks=(lambda: next(wall), lambda: next(cpu)),
+        settle=lambda: settled.append(1),
+    )
+    turn = [name for name in "abccba" for _ in range(3)]
+    assert order == [*"abc", *turn, *turn]
+    assert len(settled) == 12
+    assert list(found) == ["a", "b", "c"]
+    for timing in found.values():
+        assert timing.wall == [[1.0] * 4] * 2  # each clock is read once before and once after a sample
+        assert timing.cpu == [[0.5] * 4] * 2
