@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from hybridnets.bundle import DEFAULT_FOLDER
+from hybridnets.bundle import DEFAULT_FOLDER, UNFUSED, GraphForm
 from hybridnets.config import Activation, check_backbone, check_size
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
 
 __all__ = ["LAYOUTS", "OPSETS", "ExportConfig", "Head"]
 
 Head = Literal["det", "seg"]
+_HEADS = {"det": "detection", "seg": "segmentation"}
 OPSETS = range(11, 21)  # JetPack 4.6 (TensorRT 8.2) parses up to 13, TensorRT 10 up to 20
 
 # Dresses for other consumers; upstream's is the default.
@@ -37,6 +38,7 @@ class ExportConfig:
         project: name or file; None takes the checkpoint's metadata, or `bdd100k`.
         activation: None takes the checkpoint's metadata, or swish.
         layout: keys of `LAYOUTS`.
+        form: steps of pre- and postprocessing that go into the graph.
         rewrites: names of the exact rewrites to apply, keys of `export.rewrites.REWRITES`; None means all.
         include_weights: put weights.safetensors into the bundle, which the torch runtime needs.
         tolerance: largest accepted relative L2 difference to PyTorch; float32 runtimes stay near 1e-6.
@@ -55,6 +57,7 @@ class ExportConfig:
     opset: int = 17
     heads: tuple[Head, ...] = ("det", "seg")
     layout: tuple[str, ...] = ("reg,cls,seg",)
+    form: GraphForm = UNFUSED
     rewrites: tuple[str, ...] | None = None
     dynamic_batch: bool = False
     external_data: bool = False
@@ -90,11 +93,32 @@ class ExportConfig:
             raise HnxError(
                 "Anchors were asked for without the detection head", fix="add det to --heads", code=ExitCode.USAGE
             )
+        self._check_form()
         if not 0 < self.tolerance < 1:
             raise HnxError(
                 f"A tolerance of {self.tolerance}",
                 why="it is a relative difference between 0 and 1",
                 fix="use the default, 1e-4",
+                code=ExitCode.USAGE,
+            )
+
+    def _check_form(self) -> None:
+        for head, unfused, form, option in (
+            ("det", "raw", self.form.detection, {"decoded": "--decode", "nms": "--nms"}),
+            ("seg", "logits", self.form.segmentation, {"classmap": "--seg classmap", "lowres": "--seg lowres"}),
+        ):
+            if form != unfused and head not in self.heads:
+                raise HnxError(
+                    f"{option[form]} was asked for without the {_HEADS[head]} head",
+                    why=f"the heads are {','.join(self.heads)}",
+                    fix=f"add {head} to --heads, or leave it out",
+                    code=ExitCode.USAGE,
+                )
+        if self.form.nms is not None and self.dynamic_batch:
+            raise HnxError(
+                "--nms and --dynamic-batch do not go together",
+                why="suppression in the graph is made for one image",
+                fix="use --decode, or leave --dynamic-batch out",
                 code=ExitCode.USAGE,
             )
 

@@ -6,13 +6,17 @@ hundred survivors, so decoding first would do a hundred times the work.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridnets.bundle.form import UNFUSED, GraphForm, NmsForm
 from hybridnets.config import SegMode
+from hybridnets.enlarge import Enlarger
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.preprocess import Letterbox
 from hybridnets.suppression import MANY, suppress, worth_it
@@ -172,11 +176,12 @@ class Postprocessor:
         anchors: float32 (1, A, 4) y1, x1, y2, x2; None when the bundle has no detection head.
         target: (height, width) of the network's input.
         seg_mode: how the segmentation logits are to be read.
-        conf: boxes need a score strictly above it, in [0, 1].
-        iou: overlap above which the weaker box is dropped, in [0, 1].
+        conf: boxes need a score strictly above it, in [0, 1]; None is what the graph suppresses with, else 0.25.
+        iou: overlap above which the weaker box is dropped, in [0, 1]; None is the graph's, else 0.3.
+        form: what the graph has already done.
 
     Raises:
-        HnxError: a threshold is outside [0, 1] (exit code 2).
+        HnxError: a threshold is outside [0, 1], or not to be had from a graph that suppresses (exit code 2).
     """
 
     def __init__(
@@ -185,9 +190,12 @@ class Postprocessor:
         target: tuple[int, int],
         seg_mode: SegMode = "multiclass",
         *,
-        conf: float = 0.25,
-        iou: float = 0.3,
+        conf: float | None = None,
+        iou: float | None = None,
+        form: GraphForm = UNFUSED,
     ) -> None:
+        graph = form.nms or NmsForm()
+        conf, iou = graph.conf if conf is None else conf, graph.iou if iou is None else iou
         for name, value in (("confidence", conf), ("IoU", iou)):
             if not 0.0 <= value <= 1.0:
                 raise HnxError(
@@ -196,10 +204,29 @@ class Postprocessor:
                     fix="for example 0.25",
                     code=ExitCode.USAGE,
                 )
+        if form.nms is not None and (conf < graph.conf or iou != graph.iou):
+            raise HnxError(
+                f"Boxes above {conf:g} with an IoU of {iou:g} cannot be had from this bundle",
+                why=f"its graph suppresses boxes itself, with thresholds {graph.conf:g} and {graph.iou:g}",
+                fix=f"use --conf {graph.conf:g} (or more) --iou {graph.iou:g}, or export without --nms",
+                code=ExitCode.USAGE,
+            )
         self.anchors = None if anchors is None else anchors.reshape(-1, 4)
         self.target = target
         self.seg_mode: SegMode = seg_mode
         self.conf, self.iou = conf, iou
+        self.form = form
+        self._enlargers: dict[tuple[int, ...], Enlarger] = {}
+
+    def boxes(self, outputs: Mapping[str, NDArray[Any]]) -> Detections:
+        """Boxes of one image in input pixels, from the outputs by role; none without a detection head."""
+        if "detections" in outputs:
+            return self._suppressed(outputs["detections"])
+        if "boxes" in outputs:
+            return self._keep(outputs["boxes"].reshape(-1, 4), None, outputs["classification"])
+        if "regression" in outputs:
+            return self.detect(outputs["regression"], outputs["classification"])
+        return Detections.empty()
 
     def detect(self, regression: NDArray[np.float32], classification: NDArray[np.float32]) -> Detections:
         """Boxes of one image in input pixels.
@@ -210,34 +237,72 @@ class Postprocessor:
         """
         if self.anchors is None:
             raise HnxError("No anchors for this bundle", fix="put anchor_{H}_{W}.npy beside the ONNX file")
-        regression = regression.reshape(-1, 4)
-        count = len(self.anchors)
-        scores = classification.reshape(count, -1)
+        return self._keep(regression.reshape(-1, 4), self.anchors, classification)
+
+    def _keep(
+        self,
+        places: NDArray[np.float32],
+        anchors: NDArray[np.float32] | None,
+        classification: NDArray[np.float32],
+    ) -> Detections:
+        """What is above both thresholds; `places` are regression rows of the anchors, or boxes without them."""
+        scores = classification.reshape(len(places), -1)
         best = scores[:, 0] if scores.shape[1] == 1 else scores.max(axis=1)
         rows = np.flatnonzero(best > np.float32(self.conf))
         if not len(rows):
             return Detections.empty()
         classes = scores[rows].argmax(axis=1)
-        boxes = decode(regression[rows], self.anchors[rows], self.target[1], self.target[0])
+        boxes = places[rows]
+        if anchors is not None:
+            boxes = decode(boxes, anchors[rows], self.target[1], self.target[0])
         kept = nms(boxes, best[rows], classes, self.iou)
         return Detections(boxes[kept], best[rows][kept], classes[kept])
 
-    def segment(self, logits: NDArray[np.float32], box: Letterbox) -> NDArray[np.uint8]:
-        """Masks at frame size from (1, C, H, W) logits; see `Prediction.segmentation`."""
-        content = box.crop(logits.reshape(logits.shape[-3:]))
-        if self.seg_mode == "multiclass":
-            return upsample_mask(class_map(content), box.frame)
-        # sigmoid(x) >= 0.5 is x >= 0; multilabel drops channel 0, the background
-        on = (content >= 0).view(np.uint8)
-        if self.seg_mode == "binary":
-            return upsample_mask(on[0], box.frame)
-        return np.stack([upsample_mask(channel, box.frame) for channel in on[1:]])
+    def _suppressed(self, rows: NDArray[np.float32]) -> Detections:
+        """(1, K, 6) x1, y1, x2, y2, score, class; a higher threshold than the graph's drops no box for another."""
+        rows = rows.reshape(-1, 6)
+        # a class that is no number of one belongs to no box; NaN neither
+        rows = rows[(rows[:, 4] > np.float32(self.conf)) & (rows[:, 5] >= 0) & (rows[:, 5] < 2**31)]
+        rows = rows[np.argsort(-rows[:, 4], kind="stable")]
+        return Detections(rows[:, :4].copy(), rows[:, 4].copy(), rows[:, 5].astype(np.int64))
 
-    def __call__(self, outputs: dict[str, NDArray[np.float32]], box: Letterbox) -> Prediction:
-        """A `Prediction` from the arrays named regression, classification and segmentation (those present)."""
-        detections = Detections.empty()
-        if "regression" in outputs:
-            found = self.detect(outputs["regression"], outputs["classification"])
-            detections = Detections(box.boxes_to_frame(found.boxes), found.scores, found.classes)
+    def segment(self, maps: NDArray[Any], box: Letterbox) -> NDArray[np.uint8]:
+        """Masks at frame size of one image's segmentation output; see `Prediction.segmentation`."""
+        content = self._content(maps, box.top, box.left, box.content)
+        if self.seg_mode != "multilabel":
+            return upsample_mask(content, box.frame)
+        return np.stack([upsample_mask(channel, box.frame) for channel in content[1:]])
+
+    def input_map(self, maps: NDArray[Any]) -> NDArray[np.uint8]:
+        """What one image's segmentation output says at the network's input size, padding included.
+
+        Returns:
+            Multiclass: uint8 (H, W), the class; binary: (H, W), multilabel: (C, H, W), 0 or 1, the background first.
+        """
+        return self._content(maps, 0, 0, self.target)
+
+    def _content(self, maps: NDArray[Any], top: int, left: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        h, w = maps.shape[-2:]
+        maps = maps.reshape(-1, h, w)
+        if self.form.segmentation == "lowres":
+            key = (h, w, top, left, *size)
+            if key not in self._enlargers:
+                self._enlargers = {key: Enlarger((h, w), self.target, top, left, size)}  # of one size of frames
+            content = self._enlargers[key](maps)
+        else:
+            content = maps[:, top : top + size[0], left : left + size[1]]
+        if self.form.segmentation == "classmap":
+            found = content.copy()  # what it is a view of, the next frame overwrites
+        elif self.seg_mode == "multiclass":
+            return class_map(content)
+        else:
+            # sigmoid(x) >= 0.5 is x >= 0
+            found = (content >= 0).view(np.uint8)
+        return found if self.seg_mode == "multilabel" else found[0]
+
+    def __call__(self, outputs: Mapping[str, NDArray[Any]], box: Letterbox) -> Prediction:
+        """A `Prediction` from one image's outputs by role (those present); see `GraphForm`."""
+        found = self.boxes(outputs)
+        detections = Detections(box.boxes_to_frame(found.boxes), found.scores, found.classes)
         segmentation = self.segment(outputs["segmentation"], box) if "segmentation" in outputs else None
         return Prediction(detections, segmentation, box)

@@ -8,11 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hybridnets.bundle import Bundle, open_bundle
-from hybridnets.postprocess import Postprocessor, Prediction
+from hybridnets.postprocess import Prediction
 from hybridnets.preprocess import Letterbox
 from runtimes.base import Context, Runtime, RuntimeOptions
 from runtimes.registry import open_runtime
@@ -41,20 +40,20 @@ class Pipeline:
     """
 
     def __init__(
-        self, runtime: Runtime, *, conf: float = 0.25, iou: float = 0.3, context: Context | None = None
+        self, runtime: Runtime, *, conf: float | None = None, iou: float | None = None, context: Context | None = None
     ) -> None:
         bundle = runtime.bundle
         self._preprocess = bundle.preprocessor()
         self._context = context or runtime.context()
-        self._postprocess = Postprocessor(bundle.anchors(), bundle.target, bundle.seg_mode, conf=conf, iou=iou)
+        self._postprocess = bundle.postprocessor(conf=conf, iou=iou)
         self._input = bundle.input.name
         self._roles = {spec.name: role for role, spec in bundle.outputs.items()}
 
-    def preprocess(self, frame: NDArray[Any]) -> tuple[NDArray[np.float32], Letterbox]:
-        """Network input (1, 3, H, W) float32 and geometry; overwritten by the next call."""
+    def preprocess(self, frame: NDArray[Any]) -> tuple[NDArray[Any], Letterbox]:
+        """Network input, in the form that the bundle's graph takes, and geometry; overwritten by the next call."""
         return self._preprocess(frame)
 
-    def network(self, tensor: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def network(self, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Raw outputs by role; overwritten by the next call."""
         results = self._context.infer({self._input: tensor})
         return {self._roles[name]: array for name, array in results.items() if name in self._roles}
@@ -82,7 +81,7 @@ class Predictor:
         runtime: the open runtime; `runtime.execution` says what really runs.
     """
 
-    def __init__(self, runtime: Runtime, *, conf: float = 0.25, iou: float = 0.3) -> None:
+    def __init__(self, runtime: Runtime, *, conf: float | None = None, iou: float | None = None) -> None:
         self.runtime = runtime
         self.bundle: Bundle = runtime.bundle
         self._conf, self._iou = conf, iou
@@ -122,8 +121,8 @@ def load(
     *,
     precision: str = "fp32",
     threads: int | None = None,
-    conf: float = 0.25,
-    iou: float = 0.3,
+    conf: float | None = None,
+    iou: float | None = None,
 ) -> Predictor:
     """Open a bundle for inference.
 
@@ -132,8 +131,8 @@ def load(
         runtime: a runtime's name, or `auto` for the first of the registry that runs here.
         precision: fp32, bf16, fp16 or int8, as far as the runtime and the device have it.
         threads: CPU threads; default all.
-        conf: boxes need a score above it.
-        iou: overlap above which the weaker box of a class is dropped.
+        conf: boxes need a score above it; default what the graph suppresses with, else 0.25.
+        iou: overlap above which the weaker box of a class is dropped; default the graph's, else 0.3.
 
     Raises:
         HnxError: says what is wrong and what to do.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hybridnets.errors import HnxError
+from hybridnets.fused import apply_form
+from hybridnets.preprocess import Preprocessor
 from runtimes.base import Arrays, Execution, Probe, Runtime
 from runtimes.cpu import has_native
 
@@ -16,7 +19,8 @@ __all__ = ["TorchRuntime"]
 class TorchRuntime(Runtime):
     """The PyTorch network itself, channels-last, FP32 or BF16, compiled on request.
 
-    It reads `weights.safetensors` of the bundle, not the ONNX file: agreement with it proves the conversion.
+    It reads `weights.safetensors` of the bundle, not the ONNX file: agreement with it proves the conversion. Steps of
+    pre- and postprocessing that the bundle's graph does are done here in numpy, as without them.
     """
 
     name = "torch"
@@ -54,9 +58,9 @@ class TorchRuntime(Runtime):
         model = build_model(load_checkpoint(self.bundle.file(self.bundle.weights)), self.bundle.model).deployed()
         model.to(dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._model = model
-        self._roles = {role: spec.name for role, spec in self.bundle.outputs.items() if role != "anchors"}
+        self._names = {role: spec.name for role, spec in self.bundle.outputs.items()}
         # loaded once: the graph of other runtimes holds them as a constant
-        self._anchors = self.bundle.anchors() if "anchors" in self.bundle.outputs else None
+        self._anchors = self.bundle.anchors()
         run = self._forward
         self._run = torch.compile(run) if self.options.compile else run
         parameter = next(self._model.parameters())
@@ -72,23 +76,40 @@ class TorchRuntime(Runtime):
     def _forward(self, tensor: Any) -> dict[str, Any]:
         features = self._model.features(tensor)
         results: dict[str, Any] = {}
-        if "regression" in self._roles:
+        if self.bundle.detects:
             results["regression"], results["classification"] = self._model.forward_detection(features)
-        if "segmentation" in self._roles:
+        if self.bundle.segments and self.bundle.form.segmentation == "lowres":
+            logits, _ = self._model.segmentation_head
+            results["segmentation"] = logits(self._model.bifpndecoder(features.encoder[0], features.pyramid))
+        elif self.bundle.segments:
             results["segmentation"] = self._model.forward_segmentation(features)
         return results
+
+    def _context(self) -> Any:
+        # its buffers belong to one thread
+        return Preprocessor(self.bundle.target, self.bundle.mean, self.bundle.std)
 
     def _infer(self, state: Any, inputs: Arrays) -> dict[str, NDArray[Any]]:
         import torch
 
+        image = inputs[self.bundle.input.name]
+        if self.bundle.form.input == "uint8":
+            image = np.concatenate([state.normalise(canvas).copy() for canvas in image])
         parameter = next(self._model.parameters())
         with torch.inference_mode():
-            tensor = torch.from_numpy(inputs[self.bundle.input.name])
+            tensor = torch.from_numpy(image)
             results = self._run(tensor.to(parameter.dtype).contiguous(memory_format=torch.channels_last))
-        outputs = {self._roles[role]: value.float().contiguous().numpy() for role, value in results.items()}
-        if self._anchors is not None:
-            outputs[self.bundle.outputs["anchors"].name] = self._anchors
-        return outputs
+        raw = {role: value.float().contiguous().numpy() for role, value in results.items()}
+        outputs = apply_form(
+            raw,
+            self.bundle.form,
+            anchors=self._anchors,
+            target=self.bundle.target,
+            seg_mode=self.bundle.seg_mode,
+        )
+        if self._anchors is not None and "anchors" in self._names:
+            outputs["anchors"] = self._anchors
+        return {self._names[role]: array for role, array in outputs.items()}
 
     def _close(self) -> None:
         self._model = None

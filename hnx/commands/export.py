@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from hybridnets.bundle import GraphForm
 
 __all__ = ["command"]
 
@@ -78,6 +82,26 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3
     help="Exact rewrites of the graph, such as segmentation-head,max-pool; hnx inspect shows what each does.",
 )
 @click.option(
+    "--input",
+    "image",
+    type=click.Choice(["float32", "uint8"]),
+    default="float32",
+    show_default=True,
+    help="What the graph takes: the normalised image, or the letterboxed canvas (NHWC, BGR), normalised in the graph.",
+)
+@click.option(
+    "--seg",
+    type=click.Choice(["logits", "classmap", "lowres"]),
+    default="logits",
+    show_default=True,
+    help="What the graph gives: logits, the uint8 map of classes, or logits before their last enlargement by 4.",
+)
+@click.option("--decode", is_flag=True, help="The graph gives boxes in input pixels.")
+@click.option("--nms", is_flag=True, help="The graph gives the best boxes after suppression; --decode is part of it.")
+@click.option("--nms-conf", type=click.FloatRange(0, 1), help="With --nms: score threshold.  [default: 0.25]")
+@click.option("--nms-iou", type=click.FloatRange(0, 1), help="With --nms: overlap limit.  [default: 0.3]")
+@click.option("--nms-boxes", type=click.IntRange(min=1), help="With --nms: rows of the output.  [default: 300]")
+@click.option(
     "--activation",
     type=click.Choice(["swish", "hardswish", "relu"]),
     help="Of the whole network; the last two make the squeeze-excite gate piecewise linear, too. A checkpoint must "
@@ -102,6 +126,13 @@ def command(
     heads: str,
     layout: tuple[str, ...],
     rewrite: str,
+    image: str,
+    seg: str,
+    decode: bool,
+    nms: bool,
+    nms_conf: float | None,
+    nms_iou: float | None,
+    nms_boxes: int | None,
     activation: str | None,
     external_data: bool,
     no_weights: bool,
@@ -109,8 +140,9 @@ def command(
 ) -> None:
     """Turn a checkpoint into a deployment bundle: ONNX file, anchors and manifest.
 
-    Every export is proved: the ONNX file runs on two seeded inputs and a real frame against PyTorch, and nothing is
-    written when an output differs.
+    Steps of pre- and postprocessing can go into the graph (--input, --seg, --decode, --nms); all commands read from the
+    bundle what it does already. Every export is proved: the ONNX file runs on two seeded inputs and a real frame
+    against PyTorch, and nothing is written when an output differs.
     """
     from export.config import ExportConfig
     from export.exporter import export_bundles
@@ -121,6 +153,7 @@ def command(
     if sizes and (width or height):
         raise click.UsageError("give --size, or --width and --height, not both")
     rewrites = parse_rewrites(rewrite)
+    form = _form(image, seg, decode, nms, {"conf": nms_conf, "iou": nms_iou, "boxes": nms_boxes})
     asked = sizes[0] if sizes else (width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1])
     chosen = choose_weights(
         weights,
@@ -141,6 +174,7 @@ def command(
         opset=opset,
         heads=tuple(part.strip() for part in heads.split(",") if part.strip()),  # type: ignore[misc]  # checked there
         layout=layout or ("reg,cls,seg",),
+        form=form,
         rewrites=rewrites,
         dynamic_batch=dynamic_batch,
         external_data=external_data,
@@ -164,4 +198,39 @@ def command(
                 f"rewritten: {before.nodes} to {after.nodes} nodes, {before.macs / 1e9:.2f} to {after.macs / 1e9:.2f} "
                 f"GMAC, {before.activation_bytes / 1e6:.0f} to {after.activation_bytes / 1e6:.0f} MB of activations"
             )
+        if form.fused:
+            note(f"in the graph: {_describe(form, config.heads)}")
     print(f"{(time.perf_counter_ns() - start) / 1e9:.1f} s. Next: hnx bench {results[-1].bundle.path} --runtime all")
+
+
+def _form(image: str, seg: str, decode: bool, nms: bool, settings: dict[str, float | int | None]) -> GraphForm:
+    """What the options ask for; thresholds without --nms are a mistake."""
+    from hybridnets.bundle import GraphForm, NmsForm
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    if given and not nms:
+        raise click.UsageError(f"--nms-{next(iter(given))} needs --nms")
+    candidates = max(NmsForm().candidates, int(given.get("boxes", 0)))
+    return GraphForm(
+        image,  # type: ignore[arg-type]  # click.Choice has checked it
+        seg,  # type: ignore[arg-type]  # likewise
+        "nms" if nms else "decoded" if decode else "raw",
+        NmsForm(candidates=candidates, **given) if nms else None,  # type: ignore[arg-type]  # boxes is an int
+    )
+
+
+def _describe(form: GraphForm, heads: tuple[str, ...]) -> str:
+    """One line on what is fused."""
+    parts = ["normalisation of a uint8 canvas"] if form.input == "uint8" else []
+    if "seg" in heads:
+        parts += {"classmap": ["the map of classes"], "lowres": ["logits at a quarter of the size"]}.get(
+            form.segmentation, []
+        )
+    if "det" in heads and form.detection == "decoded":
+        parts.append("boxes in input pixels")
+    if form.nms is not None:
+        parts.append(
+            f"suppression of boxes (score above {form.nms.conf:g}, IoU {form.nms.iou:g}, the best "
+            f"{form.nms.candidates} anchors, at most {form.nms.boxes} boxes)"
+        )
+    return ", ".join(parts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hybridnets.bundle.bare import open_bare
+from hybridnets.bundle.form import UNFUSED, GraphForm, NmsForm
 from hybridnets.bundle.manifest import MANIFEST, SCHEMA_VERSION, files_of, open_manifest
 from hybridnets.bundle.model import ROLES, Bundle, Variant, bundle_name
 from hybridnets.errors import HnxError, did_you_mean, from_os_error
@@ -20,7 +21,10 @@ __all__ = [
     "MANIFEST",
     "ROLES",
     "SCHEMA_VERSION",
+    "UNFUSED",
     "Bundle",
+    "GraphForm",
+    "NmsForm",
     "Variant",
     "bundle_name",
     "find_bundles",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hybridnets.anchors import AnchorRule
+from hybridnets.bundle.form import GraphForm
 from hybridnets.bundle.model import ROLES, Bundle, Variant, check_tensors
 from hybridnets.config import Activation, ModelConfig, SegMode, check_normalisation, check_size
 from hybridnets.errors import HnxError
@@ -141,9 +142,9 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> Bundle:
     weights = model.get("weights")
     classes, seg_classes = _names(manifest["classes"]), _names(segmentation["classes"])
     tensor = _tensor(inputs[0])
-    if len(tensor.shape) != 4:
-        raise ValueError("the input is not N x 3 x H x W")
-    check_size(int(tensor.shape[3]), int(tensor.shape[2]))
+    form = GraphForm.from_json(manifest.get("pipeline"))
+    height, width = form.size(tensor.shape)
+    check_size(width, height)
     mean, std = (tuple(float(v) for v in preprocess[key]) for key in ("mean", "std"))
     check_normalisation(mean, std)
     bundle = Bundle(
@@ -174,6 +175,7 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> Bundle:
         ),
         weights=None if weights is None else _member(weights),
         manifest=manifest,
+        form=form,
     )
     if not bundle.variants or not bundle.outputs:
         raise ValueError("it lists no network or no outputs")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridnets.anchors import AnchorRule, anchor_count, make_anchors
+from hybridnets.bundle.form import LOWRES_FACTOR, UNFUSED, GraphForm
 from hybridnets.config import ModelConfig, SegMode
 from hybridnets.errors import HnxError, from_os_error
 from hybridnets.onnx_header import TensorSpec
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hybridnets.postprocess import Postprocessor
     from hybridnets.preprocess import Preprocessor
 
 __all__ = ["ROLES", "Bundle", "Variant", "bundle_name", "check_tensors"]
 
-ROLES = ("regression", "classification", "segmentation")
+# what an output can be; which of them a graph has follows from its form
+ROLES = ("regression", "classification", "boxes", "detections", "segmentation")
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,14 @@ class Bundle:
 
     Attributes:
         path: the folder.
-        input: the image input, float32 (N, 3, H, W).
-        outputs: role (`regression`, `classification`, `segmentation`, possibly `anchors`) to tensor.
+        input: the image input, float32 (N, 3, H, W) unless `form` says otherwise.
+        outputs: role (one of `ROLES`, possibly `anchors`) to tensor.
         classes, seg_classes: names; the background is not listed.
         model: configuration of the network, None for files made by others.
         weights: safetensors file of the PyTorch runtime, relative to the folder, None when absent.
         manifest: the whole manifest, {} for files made by others.
+        notes: what the user should know about it, in sentences.
+        form: which steps around the network its graph does.
     """
 
     path: Path
@@ -67,6 +72,7 @@ class Bundle:
     weights: str | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    form: GraphForm = UNFUSED
 
     @property
     def name(self) -> str:
@@ -76,7 +82,17 @@ class Bundle:
     @property
     def target(self) -> tuple[int, int]:
         """(height, width) of the network's input."""
-        return int(self.input.shape[2]), int(self.input.shape[3])
+        return self.form.size(self.input.shape)
+
+    @property
+    def detects(self) -> bool:
+        """It has a detection head, in whatever form its outputs are."""
+        return any(role in self.outputs for role in ("regression", "boxes", "detections"))
+
+    @property
+    def segments(self) -> bool:
+        """It has a segmentation head."""
+        return "segmentation" in self.outputs
 
     @property
     def untrained(self) -> bool:
@@ -104,14 +120,14 @@ class Bundle:
         return self.path / relative if self.path.is_dir() else self.path.parent / relative
 
     def anchors(self) -> NDArray[np.float32] | None:
-        """float32 (1, A, 4) y1, x1, y2, x2 in input pixels; None when there is no detection output.
+        """float32 (1, A, 4) y1, x1, y2, x2 in input pixels; None when there is no detection head.
 
         Raises:
             HnxError: the file is corrupt or does not fit the network.
         """
         import numpy as np
 
-        if "regression" not in self.outputs:
+        if not self.detects:
             return None
         height, width = self.target
         if self.anchors_file is None:
@@ -134,26 +150,49 @@ class Bundle:
         return np.ascontiguousarray(anchors, np.float32)
 
     def preprocessor(self) -> Preprocessor:
-        """A new preprocessor for this bundle's input."""
+        """A new preprocessor for this bundle's input, which may be the canvas itself."""
         from hybridnets.preprocess import Preprocessor
 
-        return Preprocessor(self.target, self.mean, self.std)
+        return Preprocessor(self.target, self.mean, self.std, form=self.form.input)
+
+    def postprocessor(self, *, conf: float | None = None, iou: float | None = None) -> Postprocessor:
+        """A new postprocessor for this bundle's outputs; thresholds left out are the graph's, else 0.25 and 0.3.
+
+        Raises:
+            HnxError: the anchors cannot be read, or the graph suppresses boxes with other thresholds.
+        """
+        from hybridnets.postprocess import Postprocessor
+
+        return Postprocessor(self.anchors(), self.target, self.seg_mode, conf=conf, iou=iou, form=self.form)
 
 
 def _bad_anchors(path: Path, why: str) -> HnxError:
     return HnxError(f"Cannot use anchors {path}", why=why, fix="export the bundle again")
 
 
-def bundle_name(compound_coef: int, width: int, height: int, backbone: str | None = None) -> str:
-    """Folder name of a bundle.
+def bundle_name(
+    compound_coef: int, width: int, height: int, backbone: str | None = None, form: GraphForm = UNFUSED
+) -> str:
+    """Folder name of a bundle. Another form of the graph has a name of its own: one must not replace the other.
 
     >>> bundle_name(3, 640, 384)
     'hybridnets_c3_384x640'
     >>> bundle_name(3, 640, 384, "repvgg_b0")
     'hybridnets_c3_repvgg_b0_384x640'
+    >>> bundle_name(3, 640, 384, form=GraphForm(input="uint8", detection="decoded"))
+    'hybridnets_c3_384x640_uint8_decoded'
     """
     network = f"c{compound_coef}" if backbone is None else f"c{compound_coef}_{backbone}"
-    return f"hybridnets_{network}_{height}x{width}"
+    words = [
+        word
+        for word, plain in (
+            (form.input, UNFUSED.input),
+            (form.segmentation, UNFUSED.segmentation),
+            (form.detection, UNFUSED.detection),
+        )
+        if word != plain
+    ]
+    return "_".join([f"hybridnets_{network}_{height}x{width}", *words])
 
 
 def check_tensors(bundle: Bundle) -> Bundle:
@@ -162,26 +201,49 @@ def check_tensors(bundle: Bundle) -> Bundle:
     Raises:
         HnxError: says which tensor is wrong.
     """
-    height, width = bundle.target
-    channels = 1 if bundle.seg_mode == "binary" else len(bundle.seg_classes) + 1
-    count = anchor_count(width, height)
-    expected: dict[str, tuple[int, ...]] = {
-        "regression": (1, count, 4),
-        "classification": (1, count, len(bundle.classes)),
-        "segmentation": (1, channels, height, width),
-        "anchors": (1, count, 4),
-    }
-    checked = [(bundle.input, (1, 3, height, width)), *((s, expected[r]) for r, s in bundle.outputs.items())]
-    for spec, shape in checked:
+    expected = _expected(bundle)
+    image = expected.pop("input")
+    for role, spec in (("input", bundle.input), *bundle.outputs.items()):
+        dtype, shape = image if role == "input" else expected[role]
         # a shape that is left out entirely is allowed: runtimes infer it
         fits = not spec.shape or (
             len(spec.shape) == len(shape)
             and all(isinstance(v, str) or v == want for v, want in zip(spec.shape, shape, strict=True))
         )
-        if not fits or spec.dtype != "float32":
+        if not fits or spec.dtype != dtype:
             raise HnxError(
                 f"Its tensor {spec} does not fit",
                 why=f"with {len(bundle.classes)} detection and {len(bundle.seg_classes)} segmentation class(es) "
-                f"({bundle.seg_mode}) it would be float32 {'x'.join(map(str, shape))}",
+                f"({bundle.seg_mode}) it would be {dtype} {'x'.join(map(str, shape))}",
             )
+    wanted = set(bundle.form.detection_roles) if bundle.detects else set()
+    wanted |= {"segmentation"} if bundle.segments else set()
+    if wrong := wanted ^ (bundle.outputs.keys() - {"anchors"}):
+        raise HnxError(
+            f"Its outputs are {', '.join(bundle.outputs)}",
+            why=f"with detection in the form {bundle.form.detection!r} "
+            f"{'there is no' if wrong - wanted else 'there has to be'} {', '.join(sorted(wrong))}",
+        )
     return bundle
+
+
+def _expected(bundle: Bundle) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of the input and of each role's output, in the bundle's form."""
+    height, width = bundle.target
+    form = bundle.form
+    channels = 1 if bundle.seg_mode == "binary" else len(bundle.seg_classes) + 1
+    count = anchor_count(width, height)
+    maps: tuple[str, tuple[int, ...]] = ("float32", (1, channels, height, width))
+    if form.segmentation == "lowres":
+        maps = ("float32", (1, channels, height // LOWRES_FACTOR, width // LOWRES_FACTOR))
+    elif form.segmentation == "classmap":
+        maps = ("uint8", (1, channels, height, width) if bundle.seg_mode == "multilabel" else (1, height, width))
+    return {
+        "input": ("uint8", (1, height, width, 3)) if form.input == "uint8" else ("float32", (1, 3, height, width)),
+        "regression": ("float32", (1, count, 4)),
+        "boxes": ("float32", (1, count, 4)),
+        "classification": ("float32", (1, count, len(bundle.classes))),
+        "detections": ("float32", (1, form.nms.boxes if form.nms else 0, 6)),
+        "segmentation": maps,
+        "anchors": ("float32", (1, count, 4)),
+    }
