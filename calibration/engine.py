@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from calibration.cache import CalibrationKey, calibration_key, default_place, read_ranges, write_ranges
 from calibration.frames import FrameSet, select_frames
 from calibration.graph import opset_of
-from calibration.half import prove_half, raise_opset, to_half
+from calibration.half import HalfModel, prove_half, raise_opset, to_half
 from calibration.lint import Finding, Flavour, lint
 from calibration.placement import PLACEMENTS, Plan, make_plan, placement
 from calibration.qdq import insert_qdq
@@ -25,7 +25,7 @@ from hybridnets.errors import ExitCode, HnxError, did_you_mean
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["TARGETS", "Made", "QuantiseConfig", "Quantised", "quantise"]
+__all__ = ["TARGETS", "Calibrated", "Made", "QuantiseConfig", "Quantised", "calibrate", "quantise", "variant_of"]
 
 # what `--for` takes -> the placement; fp16 quantises nothing
 TARGETS: dict[str, str | None] = {**{name: name for name in PLACEMENTS}, "fp16": None}
@@ -94,128 +94,174 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Calibrated:
+    """A float network and the ranges of its activations.
+
+    Attributes:
+        model: the network.
+        ranges: of its tensors.
+        frames: what they were measured on.
+        key: everything that decided them.
+        place: file of the ranges.
+        reused: they were read from there.
+    """
+
+    model: onnx.ModelProto
+    ranges: Mapping[str, Range]
+    frames: FrameSet
+    key: CalibrationKey
+    place: Path
+    reused: bool
+
+
+@dataclass(frozen=True)
 class Quantised:
     """The result of one call.
 
     Attributes:
         bundle: with the new networks.
-        frames: what ranges were measured on.
-        place: file of the ranges.
-        reused: they were read from there.
+        calibrated: what they were made from.
         made: every new network.
     """
 
     bundle: Bundle
-    frames: FrameSet
-    place: Path
-    reused: bool
+    calibrated: Calibrated
     made: tuple[Made, ...]
+
+
+def calibrate(
+    bundle: Bundle,
+    config: QuantiseConfig,
+    on_step: Callable[[str], None] = lambda _: None,
+    on_frame: Callable[[int, int], None] = lambda done, total: None,
+) -> Calibrated:
+    """Choose frames and measure ranges on them, or read those that are kept.
+
+    Args:
+        on_step: told what happens next.
+        on_frame: told how many inferences are done, and how many there are.
+
+    Raises:
+        HnxError: no frame can be read, or the file of ranges belongs to something else.
+    """
+    model = float_model(bundle)
+    on_step("choosing frames")
+    frames = select_frames(config.source, config.frames, seed=config.seed, split=config.split)
+    key = calibration_key(model, frames, config.ranges, bundle)
+    place = default_place(key) if config.cache is None else config.cache
+    if not config.fresh and place.exists():
+        return Calibrated(model, read_ranges(place, key), frames, key, place, reused=True)
+    on_step(f"measuring ranges on {len(frames)} frames")
+    passes = 1 if config.ranges.method == "max" else 2
+    ranges = measure_ranges(
+        model,
+        lambda: frames.tensors(bundle.preprocessor()),
+        config.ranges,
+        on_frame=lambda done: on_frame(done, max(done, passes * len(frames))),
+    )
+    write_ranges(place, key, ranges)
+    return Calibrated(model, ranges, frames, key, place, reused=False)
 
 
 def quantise(
     bundle: Bundle,
     config: QuantiseConfig,
+    found: Calibrated,
     on_step: Callable[[str], None] = lambda _: None,
-    on_frame: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    keep: Collection[str] = (),
 ) -> Quantised:
-    """Calibrate once, and put a network for each target into the bundle.
+    """Put a network for each target into the bundle.
 
     Args:
+        found: of `calibrate`, with the same bundle and configuration.
         on_step: told what happens next.
-        on_frame: told how many inferences of the calibration are done, and how many there are.
+        keep: blocks that stay float, beside what the configuration excludes.
 
     Raises:
-        HnxError: no frame can be read, stored ranges are stale, a rule of TensorRT is broken (a bug), or the bundle
-            cannot be written.
+        HnxError: nothing is left to quantise (exit code 2), a rule of TensorRT is broken (a bug), or the bundle cannot
+            be written.
     """
-    model = float_model(bundle)
-    on_step("choosing frames")
-    frames = select_frames(config.source, config.frames, seed=config.seed, split=config.split)
-    key, place = _place(model, frames, config, bundle)
-    ranges = None if config.fresh or not place.exists() else read_ranges(place, key)
-    reused = ranges is not None
-    if ranges is None:
-        on_step(f"measuring ranges on {len(frames)} frames")
-        passes = 1 if config.ranges.method == "max" else 2
-        ranges = measure_ranges(
-            model,
-            lambda: frames.tensors(bundle.preprocessor()),
-            config.ranges,
-            on_frame=lambda done: on_frame(done, max(done, passes * len(frames))),
-        )
-        write_ranges(place, key, ranges)
     made = []
     for target in config.targets:
         on_step(f"making {target}")
-        made += _make(target, model, ranges, config, frames, bundle)
+        made += _make(target, found, config, bundle, keep)
     on_step("writing the bundle")
-    details = {"calibration": {**key.to_json(), "source": Path(config.source).name, "seed": config.seed}}
+    origin = {"calibration": {**found.key.to_json(), "source": Path(config.source).name, "seed": config.seed}}
     variants = [
-        NewVariant(
-            entry.variant.precision,
-            entry.variant.label,
-            entry.variant.runtimes,
-            entry.variant.model,
-            {**details, **entry.variant.details, "rel_l2": {n: d.rel_l2 for n, d in entry.outputs.items()}},
+        replace(
+            entry.variant,
+            details={
+                **origin,
+                **entry.variant.details,
+                "rel_l2": {name: value.rel_l2 for name, value in entry.outputs.items()},
+            },
         )
         for entry in made
     ]
-    return Quantised(add_variants(bundle, variants), frames, place, reused, tuple(made))
+    return Quantised(add_variants(bundle, variants), found, tuple(made))
 
 
-def _place(
-    model: onnx.ModelProto, frames: FrameSet, config: QuantiseConfig, bundle: Bundle
-) -> tuple[CalibrationKey, Path]:
-    key = calibration_key(model, frames, config.ranges, bundle)
-    return key, default_place(key) if config.cache is None else config.cache
+def variant_of(target: str, found: Calibrated, config: QuantiseConfig, keep: Collection[str] = ()) -> NewVariant:
+    """The INT8 network of one target, not checked and not written: what a search measures.
+
+    Raises:
+        HnxError: nothing is left to quantise (exit code 2).
+    """
+    where = placement(target)
+    plan = make_plan(found.model, where, exclude=config.exclude, keep=keep)
+    model = insert_qdq(
+        found.model,
+        found.ranges,
+        where,
+        exclude=config.exclude,
+        keep=keep,
+        bias_correction=config.bias_correction,
+        plan=plan,
+    )
+    details = {
+        "placement": target,
+        "exclude": list(config.exclude),
+        "kept_float": sorted(keep),
+        "method": config.ranges.describe(),
+    }
+    runtimes = (target,) if target != "tensorrt" else ("tensorrt-weak",)
+    return NewVariant("int8", runtimes[0], runtimes, model, details)
 
 
-def _make(
-    target: str,
-    model: onnx.ModelProto,
-    ranges: Mapping[str, Range],
-    config: QuantiseConfig,
-    frames: FrameSet,
-    bundle: Bundle,
-) -> list[Made]:
+def _make(target: str, found: Calibrated, config: QuantiseConfig, bundle: Bundle, keep: Collection[str]) -> list[Made]:
     """The networks of one target; TensorRT has two."""
     if target == "fp16":
-        return [_half(model, ranges, frames, bundle)]
-    where = placement(target)
-    plan = make_plan(model, where, exclude=config.exclude)
-    quantised = insert_qdq(
-        model, ranges, where, exclude=config.exclude, bias_correction=config.bias_correction, plan=plan
-    )
-    details = {"placement": target, "exclude": list(config.exclude), "method": config.ranges.describe()}
-    outputs = _distances(model, quantised, frames, bundle)
+        return [_half(found, bundle)]
+    plan = make_plan(found.model, placement(target), exclude=config.exclude, keep=keep)
+    variant = variant_of(target, found, config, keep)
+    outputs = _distances(found.model, variant.model, found.frames, bundle)
+    made = Made(variant, plan, outputs)
     if target != "tensorrt":
-        return [Made(NewVariant("int8", target, (target,), quantised, details), plan, outputs)]
-    found = [_strong(quantised, ranges, plan, details, outputs)]
-    if opset_of(quantised) <= _WEAK_OPSET:
-        _require_clean(quantised, "weak")
-        weak = NewVariant("int8", "tensorrt-weak", ("tensorrt-weak",), quantised, details)
-        found.insert(0, Made(weak, plan, outputs))
-    return found
+        return [made]
+    strong = _strong(made, found.ranges)
+    if opset_of(variant.model) > _WEAK_OPSET:
+        return [strong]
+    _require_clean(variant.model, "weak")
+    return [made, strong]
 
 
-def _strong(
-    quantised: onnx.ModelProto,
-    ranges: Mapping[str, Range],
-    plan: Plan,
-    details: Mapping[str, Any],
-    outputs: Mapping[str, Difference],
-) -> Made:
-    half = to_half(raise_opset(quantised), _extremes(ranges))
+def _strong(weak: Made, ranges: Mapping[str, Range]) -> Made:
+    half = to_half(raise_opset(weak.variant.model), _extremes(ranges))
     _require_clean(half.model, "strong")
-    notes = tuple(f"{name} stays in FP32: {why}" for name, why in half.kept.items())
-    return Made(NewVariant("int8", "tensorrt-strong", ("tensorrt-strong",), half.model, details), plan, outputs, notes)
+    variant = replace(weak.variant, label="tensorrt-strong", runtimes=("tensorrt-strong",), model=half.model)
+    return Made(variant, weak.plan, weak.outputs, _kept(half))
 
 
-def _half(model: onnx.ModelProto, ranges: Mapping[str, Range], frames: FrameSet, bundle: Bundle) -> Made:
-    half = to_half(model, _extremes(ranges))
-    outputs = prove_half(model, half, _check_tensors(frames, bundle))
-    notes = tuple(f"{name} stays in FP32: {why}" for name, why in half.kept.items())
-    return Made(NewVariant("fp16", "tensorrt-strong", ("tensorrt-strong",), half.model), None, outputs, notes)
+def _half(found: Calibrated, bundle: Bundle) -> Made:
+    half = to_half(found.model, _extremes(found.ranges))
+    outputs = prove_half(found.model, half, _check_tensors(found.frames, bundle))
+    variant = NewVariant("fp16", "tensorrt-strong", ("tensorrt-strong",), half.model)
+    return Made(variant, None, outputs, _kept(half))
+
+
+def _kept(half: HalfModel) -> tuple[str, ...]:
+    return tuple(f"{name} stays in FP32: {why}" for name, why in half.kept.items())
 
 
 def _extremes(ranges: Mapping[str, Range]) -> dict[str, tuple[float, float]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from calibration.engine import Made, Quantised
+    from calibration.engine import Calibrated, Made, Quantised
 
 __all__ = ["command"]
 
@@ -56,6 +56,28 @@ __all__ = ["command"]
 )
 @click.option("--fresh", is_flag=True, help="Measure again.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all available]")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0.0),
+    metavar="POINTS",
+    help="Leave the most harmful blocks in float until no task loses more on labelled images; exit code 3 when "
+    "nothing fits.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Data set for --max-drop.  [default: datasets/ if it is there, else generated scenes]",
+)
+@click.option("-p", "--project", default="bdd100k", show_default=True, help="Of that data set: a name or a .yml file.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Images for --max-drop.")
+@click.option(
+    "--max-latency-ratio",
+    type=click.FloatRange(min=0.0, min_open=True),
+    metavar="RATIO",
+    help="Exit code 3 when INT8 takes more than this share of FP32's time here.",
+)
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Everything --max-drop tried, as JSON.")
 def command(
     bundle: str | None,
     calib: str | None,
@@ -70,23 +92,33 @@ def command(
     cache: Path | None,
     fresh: bool,
     threads: int | None,
+    max_drop: float | None,
+    data: Path | None,
+    project: str,
+    limit: int,
+    max_latency_ratio: float | None,
+    report: Path | None,
 ) -> None:
     """Quantise a bundle's network: measure the ranges of its activations on frames, and add a network for each target.
 
     Each runtime gets the placement of quantisation that it can fuse. The float network stays; `hnx bench` and
     `hnx eval` show what INT8 brings and costs on this machine.
     """
-    from calibration.engine import QuantiseConfig, quantise
+    from dataclasses import replace
+
+    from calibration.engine import QuantiseConfig, calibrate, quantise
     from calibration.ranges import RangeConfig
-    from hnx.console import note, progress, status
+    from hnx.budget import Budget, search, verdict
+    from hnx.console import progress, status
     from hnx.defaults import calibration_source, resolve_bundle
     from runtimes.base import available_threads
 
+    threads = threads or available_threads()
     config = QuantiseConfig(
         source=calib or "",
         frames=frames,
         targets=tuple(dict.fromkeys(part.strip() for part in targets.split(",") if part.strip())),
-        ranges=RangeConfig(method, percentile, threads or available_threads()),  # type: ignore[arg-type]  # a Choice
+        ranges=RangeConfig(method, percentile, threads),  # type: ignore[arg-type]  # click.Choice has checked it
         exclude=exclude,
         split=split,
         seed=seed,
@@ -94,31 +126,48 @@ def command(
         fresh=fresh,
         bias_correction=bias_correction,
     )
+    budget = None if max_drop is None else Budget(max_drop, data, limit, threads, project, report)
     opened = resolve_bundle(bundle)
     if calib is None:
-        from dataclasses import replace
-
         source, part = calibration_source(opened, frames)
         config = replace(config, source=source, split=split or part)
     with status("quantising") as step, progress() as bar:
         task = bar.add_task("calibrating", total=None, extra="inferences")
-        result = quantise(opened, config, step, lambda done, total: bar.update(task, completed=done, total=total))
-    for left_out in result.frames.left_out[:5]:
+        found = calibrate(opened, config, step, lambda done, total: bar.update(task, completed=done, total=total))
+    _remarks(found)
+    if budget is None:
+        with status("making networks") as step:
+            result = quantise(opened, config, found, step)
+        _report(result)
+    else:
+        for target in config.targets:
+            single = replace(config, targets=(target,))
+            fit = None if target == "fp16" else search(opened, single, found, budget)
+            with status("making networks") as step:
+                result = quantise(opened, single, found, step, keep=() if fit is None else fit.kept)
+            opened = result.bundle
+            _report(result)
+    verdict(result.bundle, config.targets, threads, max_latency_ratio)
+
+
+def _remarks(found: Calibrated) -> None:
+    from hnx.console import note
+
+    for left_out in found.frames.left_out[:5]:
         note(f"left out: {left_out.what}: {left_out.why}")
-    if len(result.frames.left_out) > 5:
-        note(f"and {len(result.frames.left_out) - 5} more that cannot be read")
-    for text in result.frames.notes:
+    if len(found.frames.left_out) > 5:
+        note(f"and {len(found.frames.left_out) - 5} more that cannot be read")
+    for text in found.frames.notes:
         note(text)
-    _report(result)
+    strata = ", ".join(f"{count} {name}" for name, count in found.frames.strata().items())
+    how = "read from" if found.reused else "kept in"
+    note(f"ranges of {len(found.frames)} frames ({strata}) {how} {found.place}")
 
 
 def _report(result: Quantised) -> None:
     from hnx.console import note, plain_table, stdout, success
     from hybridnets.blocks import sort_blocks
 
-    strata = ", ".join(f"{count} {name}" for name, count in result.frames.strata().items())
-    how = "read from" if result.reused else "kept in"
-    note(f"ranges of {len(result.frames)} frames ({strata}) {how} {result.place}")
     for made in result.made:
         for text in made.notes:
             note(f"{made.variant.label}: {text}")

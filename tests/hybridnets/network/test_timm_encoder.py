@@ -145,7 +145,7 @@ def test_trained_exported_proved_and_evaluated(name: str, tmp_path: Path, data: 
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["model"]["backbone"] == name
     report = tmp_path / "eval.json"
-    rows = ["--runtime", "torch:fp32,onnxruntime,openvino:fp32", "--store", str(tmp_path / "store")]
+    rows = ["--runtime", "torch:fp32,onnxruntime:fp32,openvino:fp32", "--store", str(tmp_path / "store")]
     assert main(["eval", str(bundle), *common, *rows, "--json", str(report), "--draws", "0"]) == ExitCode.OK
     found = json.loads(report.read_text())["rows"]
     assert [row["executed"] for row in found] == ["fp32"] * 3

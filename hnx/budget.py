@@ -1,0 +1,234 @@
+"""The search of `hnx quantize --max-drop`, and what INT8 is worth on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridnets.cache import cache_folder
+from hybridnets.errors import ExitCode, HnxError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from calibration.engine import Calibrated, QuantiseConfig
+    from calibration.search import Fit, Journal, Measure, Sensitivity, Trial
+    from hybridnets.bundle import Bundle
+
+__all__ = ["Budget", "rank", "search", "verdict"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may cost, and where it measures.
+
+    Attributes:
+        max_drop: points that every task may lose.
+        data: data set; None takes the default one.
+        limit: images of it.
+        threads: of the network.
+        project: name or file of the project that the labels follow.
+        report: JSON file of everything that was tried; None writes none.
+    """
+
+    max_drop: float
+    data: Path | None
+    limit: int
+    threads: int
+    project: str = "bdd100k"
+    report: Path | None = None
+
+
+def search(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Budget) -> Trial:
+    """The fewest blocks in float that keep the budget, for the one target of a configuration.
+
+    Raises:
+        HnxError: no mixture keeps it (exit code 3), or nothing can be measured.
+    """
+    from calibration.search import fit_budget
+    from hnx.console import progress, stdout
+    from hybridnets.files import write_json
+
+    target = config.targets[0]
+    with _journal(bundle, config, found, budget) as measure, progress() as bar:
+        task = bar.add_task(f"{target}: ranking blocks", total=None, extra="")
+
+        def show(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, extra=text)
+
+        sensitivity = _ranked(measure, found, config, show)
+        bar.update(task, description=f"{target}: fitting the budget", completed=0)
+        fit = fit_budget(sensitivity, measure, budget.max_drop, show)
+    stdout().print(_table(fit, target))
+    if budget.report is not None:
+        path = budget.report.with_name(f"{budget.report.stem}-{target}{budget.report.suffix or '.json'}")
+        write_json(path if len(config.targets) > 1 else budget.report, _json(target, sensitivity, fit))
+    if fit.chosen is None:
+        closest = min(fit.trials, key=lambda trial: trial.worst)
+        raise HnxError(
+            f"No mixture of INT8 and float keeps every task within {budget.max_drop:g} points for {target}",
+            why=f"the closest one loses {closest.worst:.2f} with {len(closest.kept)} blocks in float",
+            fix="allow more, calibrate on more frames, or try --method mse",
+            code=ExitCode.GATE_FAILED,
+        )
+    return fit.chosen
+
+
+def rank(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Budget) -> Sensitivity:
+    """What each block costs when it alone is quantised; goes on where it was stopped."""
+    from hnx.console import progress
+
+    with _journal(bundle, config, found, budget) as measure, progress() as bar:
+        task = bar.add_task("ranking blocks", total=None, extra="")
+        return _ranked(
+            measure,
+            found,
+            config,
+            lambda done, total, text: bar.update(task, completed=done, total=total, extra=text),
+        )
+
+
+def _ranked(
+    measure: Measure, found: Calibrated, config: QuantiseConfig, show: Callable[[int, int, str], None]
+) -> Sensitivity:
+    from calibration.placement import make_plan, placement
+    from calibration.search import rank_blocks
+    from hybridnets.blocks import sort_blocks
+
+    plan = make_plan(found.model, placement(config.targets[0]), exclude=config.exclude)
+    blocks = sort_blocks(name for name, (quantised, _) in plan.blocks.items() if quantised)
+    return rank_blocks(blocks, measure, show)
+
+
+@contextlib.contextmanager
+def _journal(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Budget) -> Iterator[Journal]:
+    """What measures networks, and keeps what it found in the user's cache."""
+    from benchmarks.accuracy.config import check_project
+    from calibration.search import Journal
+    from hnx.console import note
+    from hnx.defaults import resolve_split
+    from hnx.trials import trials
+    from hybridnets.project import load_project
+
+    project = load_project(budget.project)
+    check_project(bundle, project)
+    split = resolve_split(project, budget.data, None, limit=budget.limit)
+    target = config.targets[0]
+    parts = {
+        **found.key.to_json(),
+        "target": target,
+        "exclude": config.exclude,
+        "bias": config.bias_correction,
+        "data": split.digest(),
+        "images": min(budget.limit, len(split)),
+    }
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    path = cache_folder() / "trials" / f"{key[:32]}.json"
+    with trials(bundle, target, found, config, split, budget.limit, budget.threads) as measure:
+        journal = Journal(path, key, measure)
+        yield journal
+        if journal.reused:
+            note(f"{journal.reused} of these networks were measured before: {path}")
+
+
+def _table(fit: Fit, target: str) -> Table:
+    from hnx.console import plain_table
+
+    tasks = list(fit.trials[0].drops)
+    table = plain_table(target, "blocks in float", *(f"{task} lost" for task in tasks), "")
+    for trial in sorted(fit.trials, key=lambda trial: len(trial.kept)):
+        word = "chosen" if trial is fit.chosen else "" if trial.worst <= fit.max_drop else "over the budget"
+        table.add_row("", str(len(trial.kept)), *(f"{trial.drops[task]:+.2f}" for task in tasks), word)
+    if fit.chosen is not None and fit.chosen.kept:
+        table.caption = "left in float: " + ", ".join(fit.chosen.kept)
+    return table
+
+
+def _json(target: str, sensitivity: Sensitivity, fit: Fit) -> dict[str, Any]:
+    return {
+        "target": target,
+        "max_drop": fit.max_drop,
+        "baseline": sensitivity.baseline,
+        "alone": sensitivity.alone,
+        "order": sensitivity.ranked(),
+        "trials": [trial.to_json() for trial in fit.trials],
+        "chosen": None if fit.chosen is None else fit.chosen.to_json(),
+    }
+
+
+def verdict(bundle: Bundle, targets: Sequence[str], threads: int, max_ratio: float | None) -> None:
+    """Measure INT8 against the other precisions of this machine, and say which one to take.
+
+    Raises:
+        HnxError: INT8 takes more than `max_ratio` of FP32's time (exit code 3), or nothing that was made runs here.
+    """
+    from hnx.console import note
+    from runtimes.registry import entry, probe
+
+    slow: list[str] = []
+    measured = False
+    for target in targets:
+        if target not in ("openvino", "onnxruntime"):
+            continue
+        runnable = probe(entry(target)).runnable()
+        precisions = [name for name in ("fp32", "bf16", "fp16", "int8") if name in runnable]
+        if "int8" not in precisions:
+            note(f"{target} runs no int8 here: nothing was measured")
+            continue
+        rounds = _timed(bundle, target, precisions, threads)
+        measured = True
+        ratios = {name: _ratio(found, rounds["fp32"]) for name, found in rounds.items()}
+        shares = ", ".join(f"{name} {mid:.2f} ({low:.2f} to {high:.2f})" for name, (low, mid, high) in ratios.items())
+        print(f"{target}, time as a share of fp32's over {len(rounds['fp32'])} rounds: {shares}")
+        _recommend(target, ratios)
+        if max_ratio is not None and ratios["int8"][1] > max_ratio:
+            slow.append(f"{target} {ratios['int8'][1]:.2f}")
+    if max_ratio is not None and not measured:
+        raise HnxError(
+            "No latency was measured", why="nothing that was made runs here", fix="leave --max-latency-ratio out"
+        )
+    if slow:
+        raise HnxError(
+            f"INT8 takes more than {max_ratio:g} of FP32's time",
+            why=", ".join(slow),
+            fix="take the precision recommended above, or quantise on the machine it is for",
+            code=ExitCode.GATE_FAILED,
+        )
+
+
+def _timed(bundle: Bundle, target: str, precisions: Sequence[str], threads: int) -> dict[str, list[float]]:
+    from hnx.console import progress
+    from hnx.trials import latencies
+
+    with progress() as bar:
+        task = bar.add_task(f"{target}: timing", total=None, extra="rounds, in turns")
+        return latencies(
+            bundle, target, precisions, threads, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+
+
+def _recommend(target: str, ratios: dict[str, tuple[float, float, float]]) -> None:
+    """INT8 only where it is faster than every other precision by more than the rounds vary."""
+    from hnx.console import note
+
+    others = {name: value for name, value in ratios.items() if name != "int8"}
+    best = min(others, key=lambda name: others[name][1])
+    if ratios["int8"][2] < others[best][0]:
+        return
+    if ratios["int8"][1] < others[best][1]:
+        note(f"{target}: int8 against {best} is not resolved by these rounds; hnx bench measures longer")
+    else:
+        note(f"{target}: int8 is not faster than {best} on this machine; take {best}, which loses less")
+
+
+def _ratio(rounds: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile of the rounds' ratios."""
+    ratios = [a / b for a, b in zip(rounds, baseline, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return low, middle, high

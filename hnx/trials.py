@@ -1,0 +1,173 @@
+"""Networks that a search wants measured: put into a copy of the bundle, and run as users would run them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hybridnets.errors import ExitCode, HnxError
+
+if TYPE_CHECKING:
+    from calibration.engine import Calibrated, QuantiseConfig
+    from hybridnets.bundle import Bundle
+    from hybridnets.dataset import Sample, Split
+
+__all__ = ["Trials", "latencies", "trials"]
+
+_ROUNDS = 12
+_ROUND_S = 0.25
+
+
+class Trials:
+    """Measures quantised networks on labelled images, which are read once and kept: 0.5 MB each at 640x384.
+
+    Args:
+        folder: of the copy of the bundle.
+        target: key of `calibration.engine.TARGETS`, not fp16; `tensorrt` is computed by ONNX Runtime.
+        samples: labelled images whose `frame` is letterboxed already.
+        threads: of the network.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        target: str,
+        found: Calibrated,
+        config: QuantiseConfig,
+        samples: Sequence[Sample],
+        threads: int,
+    ) -> None:
+        from benchmarks.accuracy.protocols import PROTOCOLS
+        from benchmarks.accuracy.scoring import ImageScorer
+        from hybridnets.bundle import open_bundle
+
+        self.target, self.found, self.config, self.samples, self.threads = target, found, config, samples, threads
+        self.runtime = target if target in ("openvino", "onnxruntime") else "onnxruntime"
+        self.bundle = open_bundle(folder)
+        self._scorer = ImageScorer.for_bundle(PROTOCOLS["paper"], self.bundle)
+
+    def __call__(self, kept: Collection[str] | None) -> dict[str, float]:
+        """Points of each task; `kept` are the blocks in float, None the float network.
+
+        Raises:
+            HnxError: the runtime refuses the network.
+        """
+        from dataclasses import replace
+
+        from calibration.engine import variant_of
+        from calibration.variants import add_variants
+
+        if kept is not None:
+            variant = replace(variant_of(self.target, self.found, self.config, kept), runtimes=(self.runtime,))
+            self.bundle = add_variants(self.bundle, [variant])
+        return self._figures("fp32" if kept is None else "int8")
+
+    def _figures(self, precision: str) -> dict[str, float]:
+        from benchmarks.accuracy.metrics import Accumulator
+        from benchmarks.accuracy.protocols import PROTOCOLS
+        from runtimes.base import RuntimeOptions
+        from runtimes.predictor import Pipeline
+        from runtimes.registry import open_runtime
+
+        protocol = PROTOCOLS["paper"]
+        accumulator = Accumulator(self._scorer.heads)
+        preprocess = self.bundle.preprocessor()
+        with open_runtime(
+            self.runtime, self.bundle, RuntimeOptions(precision=precision, threads=self.threads)
+        ) as runtime:
+            pipeline = Pipeline(runtime, conf=protocol.conf, iou=protocol.iou)
+            for sample in self.samples:
+                accumulator.add(self._scorer.score(sample, pipeline.network(preprocess.normalise(sample.frame))))
+        metrics = accumulator.metrics(coco=False)
+        figures = {"mAP50": metrics.map50} if metrics.map50 is not None else {}
+        figures |= {f"{name} IoU": part.iou for name, part in metrics.seg.items()}
+        return {task: 100 * value for task, value in figures.items()}
+
+
+@contextlib.contextmanager
+def trials(
+    bundle: Bundle, target: str, found: Calibrated, config: QuantiseConfig, split: Split, limit: int, threads: int
+) -> Iterator[Trials]:
+    """A `Trials` on the first images of a split; its copy of the bundle goes with it.
+
+    Raises:
+        HnxError: no image can be read, or there is no room for the copy.
+    """
+    from dataclasses import replace
+
+    from benchmarks.accuracy.protocols import PROTOCOLS
+    from hybridnets.dataset import SampleReader
+
+    if target == "fp16":
+        raise HnxError(
+            "FP16 has no blocks to choose", fix="name openvino, onnxruntime or tensorrt", code=ExitCode.USAGE
+        )
+    reader = SampleReader(split, bundle.target, frame_target=PROTOCOLS["paper"].at == "frame")
+    preprocess = bundle.preprocessor()
+    samples = []
+    for name in split.names[:limit]:
+        with contextlib.suppress(HnxError):  # hnx eval and hnx data check name broken ones
+            sample = reader.read(name)
+            samples.append(replace(sample, frame=preprocess.letterbox(sample.frame)[0].copy()))
+    if not samples:
+        raise HnxError(
+            f"None of the images of {split.split} can be read", fix="`hnx data check` lists every broken file"
+        )
+    with tempfile.TemporaryDirectory(prefix="hnx-trials-") as folder:
+        copy = Path(folder) / bundle.name
+        shutil.copytree(bundle.path, copy, copy_function=_link)
+        yield Trials(copy, target, found, config, samples, threads)
+
+
+def _link(source: str, target: str) -> str:
+    """A hard link where that is possible; the copy's manifest and variants are replaced, never written into."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
+
+
+def latencies(
+    bundle: Bundle, runtime: str, precisions: Sequence[str], threads: int, on_round: Callable[[int, int], None]
+) -> dict[str, list[float]]:
+    """Median ms of each precision in each of 12 rounds, in turns, the order reversed every second round.
+
+    Raises:
+        HnxError: a row cannot run.
+    """
+    from hybridnets.data import read_demo_frame
+    from runtimes.base import RuntimeOptions
+    from runtimes.registry import open_runtime
+
+    tensor = bundle.preprocessor()(read_demo_frame())[0].copy()
+    feed = {bundle.input.name: tensor}
+    with contextlib.ExitStack() as stack:
+        rows = {
+            precision: stack.enter_context(
+                open_runtime(runtime, bundle, RuntimeOptions(precision=precision, threads=threads))
+            )
+            for precision in precisions
+        }
+        for row in rows.values():
+            for _ in range(3):
+                row.infer(feed)
+        found: dict[str, list[float]] = {precision: [] for precision in precisions}
+        for number in range(_ROUNDS):
+            on_round(number, _ROUNDS)
+            for precision in precisions if number % 2 == 0 else reversed(precisions):
+                samples: list[float] = []
+                end = time.perf_counter_ns() + int(_ROUND_S * 1e9)
+                while len(samples) < 5 or time.perf_counter_ns() < end:
+                    before = time.perf_counter_ns()
+                    rows[precision].infer(feed)
+                    samples.append((time.perf_counter_ns() - before) / 1e6)
+                found[precision].append(statistics.median(samples))
+        return found

@@ -1,0 +1,152 @@
+"""`hnx quantize --max-drop` and `hnx sensitivity` on the smallest bundle and labelled pictures of the suite."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from hnx import budget, trials
+from hnx.__main__ import main
+from hybridnets.bundle import open_bundle
+from hybridnets.errors import ExitCode
+
+TASKS = {"mAP50": 60.0, "road IoU": 80.0, "lane IoU": 35.0}
+
+
+@pytest.fixture
+def bundle(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HNX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(bundle_path, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def words(bundle: Path, data: Path) -> list[str]:
+    source = str(data / "parity" / "dataset")
+    return [str(bundle), "--calib", source, "--frames", "3", "--data", source, "--limit", "2", "--threads", "1"]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...] | None]:
+    """Figures that follow from what is quantised: the classifier costs 2 points, every other block 0.01."""
+    asked: list[tuple[str, ...] | None] = []
+
+    def figures(self: trials.Trials, kept: Collection[str] | None) -> dict[str, float]:
+        from calibration.engine import variant_of
+
+        asked.append(None if kept is None else tuple(kept))
+        if kept is None:
+            return dict(TASKS)
+        stored = variant_of(self.target, self.found, self.config, kept).model
+        scales = [node.name for node in stored.graph.node if node.op_type == "DequantizeLinear"]
+        lost = 2.0 * any(name.startswith("/classifier") for name in scales) + 0.01 * len(
+            {n.split("/")[1] for n in scales}
+        )
+        return {task: value - lost for task, value in TASKS.items()}
+
+    monkeypatch.setattr(trials.Trials, "__call__", figures)
+    return asked
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Times of each precision; change them before the command."""
+    times = {"fp32": 10.0, "bf16": 6.0, "fp16": 6.0, "int8": 5.0}
+    monkeypatch.setattr(
+        budget, "_timed", lambda bundle, target, precisions, threads: {p: [times[p]] * 4 for p in precisions}
+    )
+    return times
+
+
+def test_the_block_that_costs_most_stays_float(
+    words: list[str],
+    bundle: Path,
+    tmp_path: Path,
+    measured: list[tuple[str, ...] | None],
+    timed: dict[str, float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = tmp_path / "fit.json"
+    code = main(["quantize", *words, "--for", "openvino", "--max-drop", "0.5", "--report", str(report)])
+    assert code == ExitCode.OK
+    captured = capsys.readouterr()
+    assert "left in float: classifier" in captured.out
+    assert "chosen" in captured.out
+    assert "over the budget" in captured.out
+    assert "int8 0.50" in captured.out
+    found = json.loads(report.read_text())
+    assert found["chosen"]["kept_float"] == ["classifier"]
+    assert found["order"][0] == "classifier"
+    (variant,) = [v for v in open_bundle(bundle).manifest["variants"] if v["precision"] == "int8"]
+    assert variant["kept_float"] == ["classifier"]
+    # the same command measures nothing again
+    before = len(measured)
+    assert main(["quantize", *words, "--for", "openvino", "--max-drop", "0.5"]) == ExitCode.OK
+    assert len(measured) == before
+    assert "measured before" in capsys.readouterr().err
+
+
+def test_nothing_fits(
+    words: list[str],
+    bundle: Path,
+    measured: list[tuple[str, ...] | None],
+    timed: dict[str, float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = sorted(path.name for path in bundle.iterdir())
+    assert main(["quantize", *words, "--for", "openvino", "--max-drop", "0.001"]) == ExitCode.GATE_FAILED
+    assert "closest one loses" in capsys.readouterr().err
+    assert sorted(path.name for path in bundle.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("int8", "code", "text"),
+    [(5.0, ExitCode.OK, ""), (7.0, ExitCode.GATE_FAILED, "more than 0.6"), (20.0, ExitCode.GATE_FAILED, "not faster")],
+)
+def test_what_int8_is_worth_here(
+    int8: float,
+    code: ExitCode,
+    text: str,
+    words: list[str],
+    timed: dict[str, float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    timed["int8"] = int8
+    timed["bf16"] = timed["fp16"] = 6.0
+    assert main(["quantize", *words, "--for", "openvino", "--max-latency-ratio", "0.6"]) == code
+    assert text in capsys.readouterr().err
+
+
+def test_sensitivity_writes_a_table_and_a_picture(
+    words: list[str],
+    tmp_path: Path,
+    measured: list[tuple[str, ...] | None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "out" / "blocks.csv"
+    assert main(["sensitivity", *words, "--csv", str(path)]) == ExitCode.OK
+    rows = list(csv.DictReader(path.open()))
+    assert rows[0]["block"] == "classifier"
+    assert float(rows[0]["mAP50"]) > 1.9
+    assert len(rows) == len({row["block"] for row in rows}) > 10
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "classifier" in capsys.readouterr().out
+
+
+def test_real_figures_of_a_few_images(words: list[str], bundle: Path, timed: dict[str, float]) -> None:
+    """Everything measured for real: the untrained network loses nothing worth a word."""
+    assert main(["quantize", *words, "--for", "onnxruntime", "--max-drop", "100"]) == ExitCode.OK
+    assert open_bundle(bundle).variant("int8", "onnxruntime")
+
+
+def test_timings_come_in_turns(bundle: Path) -> None:
+    rounds: list[int] = []
+    opened = open_bundle(bundle)
+    found = trials.latencies(opened, "onnxruntime", ["fp32"], 1, lambda done, total: rounds.append(total - done))
+    assert len(found["fp32"]) == len(rounds) == 12
+    assert all(value > 0 for value in found["fp32"])
