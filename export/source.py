@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.config import ExportConfig
-from hybridnets.anchors import AnchorRule
-from hybridnets.config import ModelConfig, check_normalisation
+from hybridnets.carried import carried_project
+from hybridnets.config import ModelConfig
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.project import DEFAULT_PROJECT, Project, load_project
 
@@ -46,7 +45,7 @@ def load_source(config: ExportConfig) -> Source:
         metadata=checkpoint.metadata,
     )
     carried = config.project is None and "classes" in checkpoint.metadata
-    project = _carried_project(config.weights, checkpoint.metadata, found) if carried else _named_project(config)
+    project = carried_project(config.weights, checkpoint.metadata, found) if carried else _named_project(config)
     if config.activation not in (None, found.activation):
         raise HnxError(
             f"{config.weights} was trained with {found.activation}, {config.activation} was asked for",
@@ -91,38 +90,3 @@ def _untrained(config: ExportConfig) -> Source:
 
 def _named_project(config: ExportConfig) -> Project:
     return load_project(config.project or DEFAULT_PROJECT)
-
-
-def _carried_project(weights: Path, metadata: dict[str, Any], found: ModelConfig) -> Project:
-    """The project that stands in the metadata of a checkpoint; anybody may have written them."""
-    import dataclasses
-
-    try:
-        mean, std, rule = metadata["mean"], metadata["std"], metadata["anchors"]
-        check_normalisation(mean, std)
-        return dataclasses.replace(
-            Project(),
-            name="checkpoint",
-            classes=_texts(metadata["classes"]),
-            combine=(),
-            seg_list=_texts(metadata["seg_classes"]),
-            seg_multilabel=found.seg_mode == "multilabel",
-            mean=tuple(mean),
-            std=tuple(std),
-            anchors=AnchorRule(
-                tuple(float(v) for v in rule["scales"]), tuple((float(w), float(h)) for w, h in rule["ratios"])
-            ),
-        )
-    except (HnxError, KeyError, TypeError, ValueError, OverflowError) as error:
-        why = f"the key {error} is missing" if isinstance(error, KeyError) else str(error).replace("\n", ";")
-        raise HnxError(
-            f"Cannot use the metadata of {weights}",
-            why=why,
-            fix=f"name the project instead, for example -p {DEFAULT_PROJECT}",
-        ) from error
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
-        raise ValueError("its class names are not a list of texts")
-    return tuple(value)

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "compare": "Hold the outputs of two runtimes or bundles against each other.",
     "data": "Generate, check and convert labelled driving data.",
     "train": "Train, fine-tune or go on training.",
+    "distill": "Make a HardSwish twin of a network, from frames without labels.",
     "weights": "List, find and download trained weights.",
     "doctor": "Say what can run on this machine, and how to get the rest.",
 }

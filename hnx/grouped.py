@@ -32,7 +32,7 @@ class GroupedCommand(click.Command):
 
     Args:
         groups: title of each section to its options, in the order in which they matter.
-        others: understood, and in no section unless they are to be seen.
+        others: understood, and in no section unless they are to be seen; arguments, too.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class GroupedCommand(click.Command):
         name: str,
         *,
         groups: Mapping[str, Sequence[click.Option]],
-        others: Sequence[click.Option] = (),
+        others: Sequence[click.Parameter] = (),
         **more: Any,
     ) -> None:
         self._groups = {title: tuple(options) for title, options in groups.items()}

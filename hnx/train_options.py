@@ -10,7 +10,7 @@ import click
 from hnx.commands.export import Size
 from hnx.grouped import Truth
 
-__all__ = ["GROUPS", "UPSTREAMS"]
+__all__ = ["GROUPS", "UPSTREAMS", "AmpMode", "one_of", "option", "truth"]
 
 _AMP = {"true": "auto", "1": "auto", "yes": "auto", "on": "auto", "false": "off", "0": "off", "no": "off"}
 _PATH = click.Path(path_type=Path)
@@ -30,7 +30,7 @@ class AmpMode(click.ParamType):  # type: ignore[type-arg]  # generic from click 
         return word
 
 
-def _option(*names: str, help: str, **more: Any) -> click.Option:
+def option(*names: str, help: str, **more: Any) -> click.Option:
     """An option that shows its default."""
     spelt = [other for name in names for other in dict.fromkeys((name, _underscored(name)))]
     return click.Option(spelt, help=help, show_default=True, **more)
@@ -40,12 +40,12 @@ def _underscored(name: str) -> str:
     return f"--{name[2:].replace('-', '_')}" if name.startswith("--") else name
 
 
-def _truth(*names: str, help: str, default: bool = False, **more: Any) -> click.Option:
+def truth(*names: str, help: str, default: bool = False, **more: Any) -> click.Option:
     """An option that takes True or False; the option alone means True."""
-    return _option(*names, help=help, type=Truth(), is_flag=False, flag_value="True", default=default, **more)
+    return option(*names, help=help, type=Truth(), is_flag=False, flag_value="True", default=default, **more)
 
 
-def _one_of(*words: str) -> dict[str, Any]:
+def one_of(*words: str) -> dict[str, Any]:
     """A choice; the first word is the default."""
     return {"type": click.Choice(words), "default": words[0]}
 
@@ -53,54 +53,54 @@ def _one_of(*words: str) -> dict[str, Any]:
 # section of the help -> its options, in the order in which they matter
 GROUPS: dict[str, tuple[click.Option, ...]] = {
     "Data and network": (
-        _option("-p", "--project", default="bdd100k", help="Project name or .yml file."),
-        _option(
+        option("-p", "--project", default="bdd100k", help="Project name or .yml file."),
+        option(
             *("--data", "--data-path", "data"),
             type=_PATH,
             metavar="DIR",
             help="Folder of a data set, as `hnx data synth DIR` writes it.  [default: the folders of the project]",
         ),
-        _option("-c", "--compound-coef", type=int, default=3, help="Coefficient 0-7."),
-        _option("-bb", "--backbone", help="Encoder of the timm package in place of the coefficient's EfficientNet."),
-        _option(
+        option("-c", "--compound-coef", type=int, default=3, help="Coefficient 0-7."),
+        option("-bb", "--backbone", help="Encoder of the timm package in place of the coefficient's EfficientNet."),
+        option(
             *("-w", "--weights", "--load-weights", "weights"),
             metavar="FILE|NAME|last",
             help="Start from a checkpoint or weights by name, or `last`: go on with the run of the output folder.",
         ),
-        _option(
+        option(
             *("--encoder",),
             type=_PATH,
             metavar="FILE",
             help="Pretrained EfficientNet of the package efficientnet_pytorch.",
         ),
-        _option("--size", type=Size(), help="Input size, multiples of 128.  [default: the project's]"),
-        _option(
+        option("--size", type=Size(), help="Input size, multiples of 128.  [default: the project's]"),
+        option(
             *("--activation",),
-            **_one_of("swish", "hardswish", "relu"),
+            **one_of("swish", "hardswish", "relu"),
             help="hardswish and relu run and quantise better on edge devices.",
         ),
-        _truth("--freeze-backbone", help="Leave encoder and BiFPN as they are, batch norms too."),
-        _truth("--freeze-det", help="Leave the detection heads as they are."),
-        _truth("--freeze-seg", help="Leave the segmentation head as it is."),
+        truth("--freeze-backbone", help="Leave encoder and BiFPN as they are, batch norms too."),
+        truth("--freeze-det", help="Leave the detection heads as they are."),
+        truth("--freeze-seg", help="Leave the segmentation head as it is."),
     ),
     "Learning": (
-        _option("--num-epochs", type=int, default=500, help="Epochs in all."),
-        _option("-b", "--batch-size", type=int, default=12, help="Images a step and process."),
-        _option("--accumulate", type=int, default=1, help="Batches a step."),
-        _option("--lr", type=float, default=1e-4, help="Learning rate after the warm-up."),
-        _option("--optim", **_one_of("adamw", "sgd"), help="Optimizer."),
-        _option("--weight-decay", type=float, default=0.01, help="As torch has it."),
-        _option(
+        option("--num-epochs", type=int, default=500, help="Epochs in all."),
+        option("-b", "--batch-size", type=int, default=12, help="Images a step and process."),
+        option("--accumulate", type=int, default=1, help="Batches a step."),
+        option("--lr", type=float, default=1e-4, help="Learning rate after the warm-up."),
+        option("--optim", **one_of("adamw", "sgd"), help="Optimizer."),
+        option("--weight-decay", type=float, default=0.01, help="As torch has it."),
+        option(
             *("--schedule",),
-            **_one_of("cosine", "plateau", "constant"),
+            **one_of("cosine", "plateau", "constant"),
             help="Of the learning rate; plateau is upstream's.",
         ),
-        _option("--warmup", type=int, metavar="STEPS", help="[default: 3 epochs, at most 1000 steps or a tenth]"),
-        _option("--seg-weight", type=float, default=1.0, help="Of the segmentation losses in the sum."),
-        _option("--clip-norm", type=float, default=10.0, help="Largest gradient norm; 0: none."),
-        _truth("--ema", default=True, help="Average the weights; validation and the best network take the average."),
-        _option("--ema-decay", type=float, default=0.9998, help="Of the average."),
-        _option(
+        option("--warmup", type=int, metavar="STEPS", help="[default: 3 epochs, at most 1000 steps or a tenth]"),
+        option("--seg-weight", type=float, default=1.0, help="Of the segmentation losses in the sum."),
+        option("--clip-norm", type=float, default=10.0, help="Largest gradient norm; 0: none."),
+        truth("--ema", default=True, help="Average the weights; validation and the best network take the average."),
+        option("--ema-decay", type=float, default=0.9998, help="Of the average."),
+        option(
             "--precise-bn",
             type=int,
             default=256,
@@ -108,55 +108,55 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             help="Compute batch norms' statistics from so many training images before each validation; 0: keep running "
             "ones.",
         ),
-        _truth(
+        truth(
             *("--augment",),
             default=True,
             help="Turn, scale, shift, flip and recolour training images as the project says.",
         ),
-        _truth("--autoanchor", help="Fit the anchors to the boxes first.  [also: need_autoanchor of the project]"),
-        _truth("--upstream-init", help="Draw all convolutions anew, as upstream does to its encoder."),
-        _option("--seed", type=int, default=42, help="Of everything random."),
-        _option(
+        truth("--autoanchor", help="Fit the anchors to the boxes first.  [also: need_autoanchor of the project]"),
+        truth("--upstream-init", help="Draw all convolutions anew, as upstream does to its encoder."),
+        option("--seed", type=int, default=42, help="Of everything random."),
+        option(
             *("--on-nan",),
-            **_one_of("skip", "stop"),
+            **one_of("skip", "stop"),
             help="When a loss is not finite: name the images and leave them out, or end.",
         ),
     ),
     "Validation and files": (
-        _option(
+        option(
             *("-o", "--output", "--saved-path", "output"),
             type=_PATH,
             default=Path("checkpoints"),
             help="Folder of runs; this one goes to OUTPUT/PROJECT.",
         ),
-        _truth("--overwrite", help="Start anew in a folder that holds a run."),
-        _option(
+        truth("--overwrite", help="Start anew in a folder that holds a run."),
+        option(
             *("--save-interval",),
             type=int,
             default=500,
             help="Steps between writes of last.pth; every epoch writes it, too.",
         ),
-        _option("--val-interval", type=int, default=1, help="Epochs between validations; 0: only at the end."),
-        _truth("--cal-map", default=True, help="Choose the best network by its fitness, not by its loss."),
+        option("--val-interval", type=int, default=1, help="Epochs between validations; 0: only at the end."),
+        truth("--cal-map", default=True, help="Choose the best network by its fitness, not by its loss."),
         click.Option(["--no-cal-map", "--no_cal_map"], is_flag=True, help="The same as --cal-map False."),
-        _option(
+        option(
             *("--fitness",),
-            **_one_of("all", "det"),
+            **one_of("all", "det"),
             help="all: mean of 0.1 mAP50 + 0.9 mAP50-95 and each class's IoU; det: the first alone, as upstream.",
         ),
-        _option("--conf-thres", type=float, default=0.001, help="Score of validation boxes."),
-        _option("--iou-thres", type=float, default=0.6, help="IoU of their NMS."),
-        _option("--keep-best", type=int, default=1, help="Best networks to keep."),
-        _option(
+        option("--conf-thres", type=float, default=0.001, help="Score of validation boxes."),
+        option("--iou-thres", type=float, default=0.6, help="IoU of their NMS."),
+        option("--keep-best", type=int, default=1, help="Best networks to keep."),
+        option(
             "--es-patience", type=int, default=0, help="Stop after so many epochs without a better network; 0: never."
         ),
-        _option("--es-min-delta", type=float, default=0.0, help="What counts as better."),
-        _option("--log-interval", type=int, default=10, help="Steps a log row."),
+        option("--es-min-delta", type=float, default=0.0, help="What counts as better."),
+        option("--log-interval", type=int, default=10, help="Steps a log row."),
     ),
     "Machine": (
-        _option("--device", help="cuda, cuda:1 or cpu.  [default: CUDA where there is one]"),
-        _option("-n", "--num-workers", type=int, help="Processes that read images.  [default: cores, at most 8]"),
-        _option(
+        option("--device", help="cuda, cuda:1 or cpu.  [default: CUDA where there is one]"),
+        option("-n", "--num-workers", type=int, help="Processes that read images.  [default: cores, at most 8]"),
+        option(
             *("--amp",),
             type=AmpMode(),
             is_flag=False,
@@ -164,17 +164,17 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             default="off",
             help="Mixed precision; the losses stay float32.",
         ),
-        _truth("--compile", help="Compile the network with torch.compile: minutes first, then faster steps."),
-        _truth("--channels-last", default=True, help="Memory layout of the network."),
-        _truth("--sync-bn", help="Batch norms over all processes of torchrun."),
-        _option("--num-gpus", type=int, help="0: cpu. For several, start with torchrun."),
+        truth("--compile", help="Compile the network with torch.compile: minutes first, then faster steps."),
+        truth("--channels-last", default=True, help="Memory layout of the network."),
+        truth("--sync-bn", help="Batch norms over all processes of torchrun."),
+        option("--num-gpus", type=int, help="0: cpu. For several, start with torchrun."),
     ),
 }
 
 # understood for upstream's sake, and not shown
 UPSTREAMS: tuple[click.Option, ...] = (
-    _option("--log-path", type=_PATH, hidden=True, help=""),
-    _truth("--debug", hidden=True, help=""),
-    _truth("-v", "--verbose", default=True, hidden=True, help=""),
-    _truth("--plots", default=True, hidden=True, help=""),
+    option("--log-path", type=_PATH, hidden=True, help=""),
+    truth("--debug", hidden=True, help=""),
+    truth("-v", "--verbose", default=True, hidden=True, help=""),
+    truth("--plots", default=True, hidden=True, help=""),
 )

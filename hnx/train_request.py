@@ -13,7 +13,7 @@ from hybridnets.errors import HnxError
 if TYPE_CHECKING:
     from hybridnets.training.config import TrainConfig
 
-__all__ = ["configure"]
+__all__ = ["configure", "default_workers"]
 
 _DEBUG_IMAGES = 50
 # options with other names in the configuration
@@ -47,7 +47,7 @@ def configure(options: Mapping[str, Any], note: Callable[[str], None]) -> TrainC
         weights=weights,
         resume=resume,
         backbone=None if options["backbone"] in (None, "None", "none") else options["backbone"],
-        workers=_default_workers() if workers is None else workers,
+        workers=default_workers() if workers is None else workers,
         device="cpu" if options["num_gpus"] == 0 else options["device"],
         autoanchor=options["autoanchor"] or project.need_autoanchor,
         cal_map=options["cal_map"] and not options["no_cal_map"],
@@ -76,7 +76,8 @@ def _weights(given: str | None, folder: Path, note: Callable[[str], None]) -> tu
     return resolve_weights(given), False
 
 
-def _default_workers() -> int:
+def default_workers() -> int:
+    """Processes that read images where nobody says how many: one a core, at most 8."""
     from runtimes.base import available_threads
 
     return min(8, available_threads())

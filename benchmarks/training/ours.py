@@ -22,8 +22,8 @@ def our_step(
     from hybridnets.training.distributed import World
     from hybridnets.training.ema import Ema
     from hybridnets.training.losses import HybridLoss
-    from hybridnets.training.parts import make_criterion
     from hybridnets.training.step import Normaliser, TrainStep, amp_dtype, make_optimizer
+    from hybridnets.training.task import make_criterion
 
     average = Ema(network)
     runner = TrainStep(

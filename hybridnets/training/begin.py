@@ -14,6 +14,7 @@ from hybridnets.training import resume
 from hybridnets.training.autoanchor import AnchorFit, fit_anchors, label_sizes
 from hybridnets.training.config import TrainConfig
 from hybridnets.training.data import BatchPlan
+from hybridnets.training.distill.frames import frame_splits
 from hybridnets.training.distributed import World
 from hybridnets.training.main_process import on_main
 
@@ -39,11 +40,16 @@ def check_batch(config: TrainConfig, world: World) -> None:
 
 
 def open_splits(config: TrainConfig) -> tuple[Split, Split]:
-    """The data for training and for validation.
+    """The data for training and for validation, or a teacher's frames.
 
     Raises:
         HnxError: there is none, or it is not in upstream's layout.
     """
+    if config.distill is not None:
+        learnt, measured = frame_splits(config.distill, config.project, config.folder)
+        if config.limit is None:
+            return learnt, measured
+        return learnt.first(config.limit), measured.first(config.limit)
     dataset = config.project.dataset
     train = open_split(config.project, config.data, dataset.train_set)
     val = open_split(config.project, config.data, dataset.test_set)

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from hybridnets.config import Activation, ModelConfig, check_size
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
 from hybridnets.project import Project
+from hybridnets.training.distill.config import DistillConfig
 
 __all__ = ["Amp", "Fitness", "OnNan", "Optim", "ScheduleName", "Start", "TrainConfig"]
 
@@ -91,6 +92,8 @@ class TrainConfig:
             step or sample, so a resumed run draws what an uninterrupted one would.
         limit: only the first so many images of each split.
         upstream_init: draw all convolutions anew, as upstream's train.py does to its pretrained encoder by mistake.
+        distill: learn from a teacher instead of labels; `weights` are then the teacher's, and `precise_bn` images set
+            the batch norms' statistics once, before the first step.
 
     Raises:
         HnxError: a value is out of range or two contradict each other (exit code 2).
@@ -145,6 +148,7 @@ class TrainConfig:
     seed: int = 42
     upstream_init: bool = False
     limit: int | None = None
+    distill: DistillConfig | None = None
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():

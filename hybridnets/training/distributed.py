@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hybridnets.errors import ExitCode, HnxError
 
-__all__ = ["World", "average_buffers", "joined", "sum_over_processes", "synchronise_batch_norms"]
+__all__ = ["World", "average_buffers", "joined", "own_device", "sum_over_processes", "synchronise_batch_norms"]
 
 T = TypeVar("T")
 _CPU = torch.device("cpu")
@@ -100,6 +100,16 @@ def joined(device: str | None = None) -> Iterator[World]:
         yield World(rank, size, place)
     finally:
         dist.destroy_process_group()
+
+
+def own_device(name: str | None) -> torch.device:
+    """The device of this process alone; under torchrun the CUDA device of its local rank.
+
+    Raises:
+        HnxError: there is no such device.
+    """
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    return _device(name, int(os.environ.get("LOCAL_RANK", "0")), several=several)
 
 
 def _device(name: str | None, local_rank: int, *, several: bool) -> torch.device:

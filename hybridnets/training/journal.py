@@ -16,10 +16,10 @@ from hybridnets.training.validation import Validation
 
 __all__ = ["Journal"]
 
-_TRAIN_COLUMNS = (
-    *("step", "epoch", "lr", "loss", "cls", "reg", "seg", "seg_tversky", "seg_focal"),
-    *("norm", "images_per_s", "waiting"),
-)
+# columns of log.csv
+_TERMS = ("loss", "cls", "reg", "seg", "seg_tversky", "seg_focal")
+_DISTILL_TERMS = ("loss", "cls", "reg", "seg", "features")
+_STATE = ("norm", "images_per_s", "waiting")
 _MOST_BROKEN_NAMED = 10
 
 
@@ -45,7 +45,8 @@ class Journal:
             return
         folder, after = config.folder, state.step if resumed else None
         scores = ["fitness", "mAP50", "mAP50-95", "mIoU", *(f"IoU {name}" for name in config.project.seg_list)]
-        self._train = CsvLog(folder / "log.csv", _TRAIN_COLUMNS, after)
+        terms = _TERMS if config.distill is None else _DISTILL_TERMS
+        self._train = CsvLog(folder / "log.csv", ("step", "epoch", "lr", *terms, *_STATE), after)
         columns = ["step", "epoch", "loss", "cls", "reg", "seg", *(scores if scored else ()), "seconds"]
         # cut off behind a validation's row and before the checkpoint that knows of it: it is measured again
         again = state.ends_epoch and state.history.validated_epoch < state.last_epoch

@@ -183,7 +183,8 @@ class Loop:
         network = self.parts.measured()
         average_buffers(self.world, self.parts.networks())
         started = time.monotonic()
-        self.parts.recalibrator.run(network)
+        if config.distill is None:  # a student's statistics were set before its first step
+            self.parts.recalibrator.run(network)
         validation = self.parts.validator.run(network, self._on_image)
         self.parts.network.train()
         validation = replace(validation, seconds=time.monotonic() - started)

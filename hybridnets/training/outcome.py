@@ -31,6 +31,7 @@ class TrainResult:
         steps: optimizer steps of the whole run, of earlier processes too.
         best: file of the best network; None without a validation.
         fitness: of it.
+        best_step: at which it was measured.
         validation: the last one.
         stopped_early: ended by `es_patience`.
         skipped: steps left out because of numbers that are not finite.
@@ -45,6 +46,7 @@ class TrainResult:
     stopped_early: bool
     skipped: int
     last_loss: float | None
+    best_step: int | None = None
 
 
 def result_of(folder: Path, state: RunState, validation: Validation | None, last_loss: float | None) -> TrainResult:
@@ -60,6 +62,7 @@ def result_of(folder: Path, state: RunState, validation: Validation | None, last
         history.stopped_early,
         history.skipped,
         last_loss,
+        None if best is None else int(best["step"]),
     )
 
 

@@ -11,25 +11,26 @@ import torch
 from torch import Tensor
 
 from hybridnets.checkpoint import save_safetensors
-from hybridnets.dataset import SampleReader, Split
+from hybridnets.dataset import Split
 from hybridnets.errors import HnxError
-from hybridnets.network.model import HybridNets, Outputs
+from hybridnets.network.model import HybridNets
 from hybridnets.project import Project
 from hybridnets.training import resume
 from hybridnets.training.augment import Augmenter, AugmentSettings
 from hybridnets.training.config import TrainConfig
-from hybridnets.training.data import Augment, Batch, TrainingSet, plain_item
-from hybridnets.training.distributed import World, sum_over_processes, synchronise_batch_norms
+from hybridnets.training.data import Augment, TrainingSet, plain_item
+from hybridnets.training.distill.frames import FrameSplit
+from hybridnets.training.distributed import World, synchronise_batch_norms
 from hybridnets.training.ema import Ema
-from hybridnets.training.freeze import freeze
-from hybridnets.training.losses import HybridLoss
+from hybridnets.training.freeze import freeze, keep_statistics
 from hybridnets.training.recalibrate import Recalibrator
 from hybridnets.training.schedule import Schedule
 from hybridnets.training.start import starting_network
-from hybridnets.training.step import Criterion, Float32Sigmoid, Normaliser, TrainStep, amp_dtype, make_optimizer
+from hybridnets.training.step import Float32Sigmoid, Normaliser, TrainStep, amp_dtype, make_optimizer
+from hybridnets.training.task import distillation, labelled
 from hybridnets.training.validation import Scorer, Validator
 
-__all__ = ["Parts", "build_parts", "make_criterion", "warmup_steps"]
+__all__ = ["Parts", "build_parts", "warmup_steps"]
 
 _WARMUP_EPOCHS, _MAX_WARMUP, _WARMUP_SHARE = 3, 1000, 10
 # parts of the encoder that are in every checkpoint and take no part in the forward pass
@@ -118,16 +119,6 @@ class Parts:
         save_safetensors(path, network, metadata)
 
 
-def make_criterion(loss: HybridLoss) -> Criterion:
-    """The losses of a batch by their names; `loss` is what training minimises, `seg` both segmentation terms."""
-
-    def criterion(outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
-        parts = loss(outputs, batch.boxes, batch.target, batch.has_boxes)
-        return {**parts.terms(), "seg": parts.seg_tversky + parts.seg_focal}
-
-    return criterion
-
-
 def warmup_steps(config: TrainConfig, steps: int, steps_per_epoch: int) -> int:
     """Steps of the warm-up: as asked for, else three epochs, at most 1000 steps and a tenth of the run."""
     if config.warmup_steps is not None:
@@ -167,6 +158,8 @@ def build_parts(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
     freeze(network, backbone=config.freeze_backbone, det=config.freeze_det, seg=config.freeze_seg)
+    if config.distill is not None:
+        keep_statistics(network)
     for name in _UNUSED:
         # DDP waits for the gradient of every parameter that asks for one
         if hasattr(network.encoder, name):
@@ -175,23 +168,16 @@ def build_parts(
     optimizer = make_optimizer(
         config.optim, list(network.parameters()), lr=config.lr, weight_decay=config.weight_decay, device=device
     )
-    # validation measures each image for itself, so only training sums over the processes
-    loss, alone = (
-        HybridLoss(
-            config.input_size,
-            project.seg_mode,
-            project.anchors,
-            det=not config.freeze_det,
-            seg=not config.freeze_seg,
-            seg_weight=config.seg_weight,
-            gather=gather,
-        ).to(device)
-        for gather in (sum_over_processes if world.size > 1 else None, None)
-    )
     normaliser = Normaliser(project.mean, project.std, channels_last=channels_last).to(device)
+    # behind the average, which must not copy what listens to the network
+    learnt, measured = splits
+    if isinstance(learnt, FrameSplit) and isinstance(measured, FrameSplit):
+        task = distillation(config, world, (learnt, measured), network, normaliser, note)
+    else:
+        task = labelled(config, world, splits, scorer)
     step = TrainStep(
         network,
-        make_criterion(loss),
+        task.criterion,
         optimizer,
         normaliser,
         world,
@@ -200,19 +186,15 @@ def build_parts(
         seed=config.seed,
         compiled=config.compile,
     )
-    train_split, val_split = splits
     augment: Augment = plain_item
     if config.augment:
         augment = Augmenter(AugmentSettings.from_dataset(project.dataset))
-    reader = SampleReader(train_split, config.target)
-    dataset = TrainingSet(reader, train_split.names, augment, config.seed)
-    recalibrator = Recalibrator(
-        reader, train_split.names, normaliser, device, images=config.precise_bn, seed=config.seed
-    )
+    names = learnt.names
+    dataset = TrainingSet(task.learnt, names, augment, config.seed)
+    recalibrator = Recalibrator(task.learnt, names, normaliser, device, images=config.precise_bn, seed=config.seed)
     validator = Validator(
-        val_split,
-        config.target,
-        make_criterion(alone),
+        task.measured,
+        task.alone,
         normaliser,
         world,
         scorer=scorer,

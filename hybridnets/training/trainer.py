@@ -9,6 +9,7 @@ from hybridnets.training import resume
 from hybridnets.training.begin import batch_plan, check_batch, check_start, open_splits, starting_point, with_anchors
 from hybridnets.training.checkpoints import Checkpoints
 from hybridnets.training.config import TrainConfig
+from hybridnets.training.distill.begin import adapt
 from hybridnets.training.distributed import joined
 from hybridnets.training.events import Listener, Silent
 from hybridnets.training.history import RunState
@@ -46,8 +47,10 @@ def train(
         if world.device.type == "cpu":
             keep_freed_memory()
         check_batch(config, world)
+        if config.distill is not None:
+            on_main(world, lambda: open_splits(config))  # unpacks videos, once
         splits = open_splits(config)
-        if not config.freeze_det:
+        if not config.freeze_det and config.distill is None:
             on_main(world, lambda: check_labels(splits[0], heard.note))
         on_main(world, lambda: stack.enter_context(resume.folder_lock(config.folder)))
         content = world.broadcast(on_main(world, lambda: starting_point(config)))
@@ -65,6 +68,8 @@ def train(
         checkpoints = Checkpoints(config, world, parts, state, digest)
         if content is not None:
             checkpoints.restore(content, note)
+        elif config.distill is not None:
+            adapt(config, world, parts, heard)
         journal = Journal(config, world, heard, state, scored=scorer is not None, resumed=content is not None)
         stack.callback(journal.close)
         journal.started()

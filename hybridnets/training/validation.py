@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from hybridnets.dataset import Sample, SampleReader, Split
+from hybridnets.dataset import Sample, SampleReader
 from hybridnets.errors import HnxError
 from hybridnets.network.model import HybridNets, Outputs
 from hybridnets.training.config import Fitness
@@ -127,8 +127,7 @@ class Validator:
     """Measures a network on one split.
 
     Args:
-        split: the images.
-        target: (height, width) of the network's input.
+        reader: of the images, which are those of its split.
         criterion: the losses, measured beside the scores.
         normaliser: makes the input.
         world: this process among all.
@@ -139,8 +138,7 @@ class Validator:
 
     def __init__(
         self,
-        split: Split,
-        target: tuple[int, int],
+        reader: SampleReader,
         criterion: Criterion,
         normaliser: Normaliser,
         world: World,
@@ -157,13 +155,13 @@ class Validator:
             scorer,
             dtype,
         )
+        split = reader.split
         self.split, self.batch_size = split, max(1, min(batch_size, len(split)))
         # Whole batches are dealt out, so an image has the same neighbours whatever the number of processes: kernels
         # round the rows of a batch in different ways. A process may have no batch at all.
         firsts = range(self.batch_size * world.rank, len(split), self.batch_size * world.size)
         shares = [split.names[first : first + self.batch_size] for first in firsts]
         names = tuple(name for share in shares for name in share)
-        reader = SampleReader(split, target, frame_target=scorer is not None and scorer.frame_target)
         self._shard = _Shard(reader, names)
         # only the very last batch can be smaller; it is filled up with repetitions, which are not counted
         whole = len(shares) * self.batch_size

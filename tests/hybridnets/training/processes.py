@@ -13,8 +13,8 @@ from hybridnets.network import create_model
 from hybridnets.training.data import BatchPlan, TrainingSet, training_batches
 from hybridnets.training.distributed import World, joined, sum_over_processes, synchronise_batch_norms
 from hybridnets.training.losses import HybridLoss
-from hybridnets.training.parts import make_criterion
 from hybridnets.training.step import Normaliser, TrainStep, make_optimizer
+from hybridnets.training.task import make_criterion
 from hybridnets.training.trainer import train
 from hybridnets.training.validation import Validator
 from tests.hybridnets.training.tiny import NamedScorer, config, project
@@ -56,8 +56,7 @@ def validation(world: World, data: Path) -> dict[str, Any]:
     """Scores and losses of a fixed network on the validation split."""
     run = config(data, data)
     validator = Validator(
-        open_split(run.project, data, "val"),
-        run.target,
+        SampleReader(open_split(run.project, data, "val"), run.target, frame_target=True),
         make_criterion(HybridLoss(run.input_size, "multiclass")),
         Normaliser(MEAN, STD),
         world,

@@ -17,7 +17,7 @@ import torch
 from hybridnets.checkpoint import build_model, infer_config, load_checkpoint
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.network import Outputs
-from hybridnets.training import parts, resume
+from hybridnets.training import resume, task
 from hybridnets.training.data import Batch
 from hybridnets.training.events import Silent, ValidationEvent
 from hybridnets.training.trainer import train
@@ -137,7 +137,7 @@ def test_last_is_ours_or_upstreams_newest_step_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on_nan", ["skip", "stop"])
 def test_a_poisonous_sample_is_named(on_nan: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    healthy = parts.make_criterion
+    healthy = task.make_criterion
 
     def make(loss: Any) -> Any:
         inner = healthy(loss)
@@ -148,7 +148,7 @@ def test_a_poisonous_sample_is_named(on_nan: str, data: Path, tmp_path: Path, mo
 
         return criterion
 
-    monkeypatch.setattr(parts, "make_criterion", make)
+    monkeypatch.setattr(task, "make_criterion", make)
     heard = Heard()
     if on_nan == "stop":
         with pytest.raises(HnxError, match=r"not finite with .*train_02"):

@@ -15,8 +15,8 @@ from hybridnets.training.data import Batch, BatchPlan, TrainingSet, training_bat
 from hybridnets.training.distributed import World
 from hybridnets.training.freeze import PARTS, freeze
 from hybridnets.training.losses import HybridLoss
-from hybridnets.training.parts import make_criterion
 from hybridnets.training.step import Float32Sigmoid, Normaliser, TrainStep, make_optimizer, seed_step
+from hybridnets.training.task import make_criterion
 from tests.hybridnets.training.tiny import config, make_data
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

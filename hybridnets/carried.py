@@ -1,0 +1,56 @@
+"""The project that a checkpoint carries in its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hybridnets.anchors import AnchorRule
+from hybridnets.config import ModelConfig, check_normalisation
+from hybridnets.errors import HnxError
+from hybridnets.project import DEFAULT_PROJECT, Project
+
+__all__ = ["carried_project"]
+
+
+def carried_project(weights: Path, metadata: Mapping[str, Any], found: ModelConfig) -> Project:
+    """The project that stands in the metadata of a checkpoint; anybody may have written them.
+
+    Args:
+        weights: the file, for messages.
+        found: of its network.
+
+    Raises:
+        HnxError: a key is missing or no such thing.
+    """
+    try:
+        mean, std, rule = metadata["mean"], metadata["std"], metadata["anchors"]
+        check_normalisation(mean, std)
+        return replace(
+            Project(),
+            name="checkpoint",
+            classes=_texts(metadata["classes"]),
+            combine=(),
+            seg_list=_texts(metadata["seg_classes"]),
+            seg_multilabel=found.seg_mode == "multilabel",
+            mean=tuple(mean),
+            std=tuple(std),
+            anchors=AnchorRule(
+                tuple(float(v) for v in rule["scales"]), tuple((float(w), float(h)) for w, h in rule["ratios"])
+            ),
+        )
+    except (HnxError, KeyError, TypeError, ValueError, OverflowError) as error:
+        why = f"the key {error} is missing" if isinstance(error, KeyError) else str(error).replace("\n", ";")
+        raise HnxError(
+            f"Cannot use the metadata of {weights}",
+            why=why,
+            fix=f"name the project instead, for example -p {DEFAULT_PROJECT}",
+        ) from error
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+        raise ValueError("its class names are not a list of texts")
+    return tuple(value)
