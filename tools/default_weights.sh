@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the shipped weights from nothing but hnx commands: generated scenes, real frames that a teacher labelled, training
-# from scratch in two stages, and the HardSwish twin. Every step goes on where it was stopped.
+# from scratch in three stages, and the HardSwish twin. Every step goes on where it was stopped.
 #
 #   tools/default_weights.sh TEACHER.onnx FRAMES HELD_OUT [WORK]
 #
@@ -26,19 +26,42 @@ hnx data pseudo "$held_out"/* --teacher "$teacher" --split val -o "$work/real-he
 # 41 frames beside 4500 scenes would be seen once in 110 steps
 hnx data merge "$work/mixed" "$work/scenes" "$work/real*16"
 
-# OUTPUT and options: a run that is complete is left alone, one that was stopped goes on
+# OUTPUT PROJECT FROM options: a run that is complete is left alone, one that was stopped goes on; FROM may be empty
 learn() {
-  local output=$1
-  shift
+  local output=$1 project=$2 from=$3
+  shift 3
   [ -f "$output/report.json" ] && return
-  local last=()
-  [ -f "$output/last.pth" ] && last=(-w last)
-  hnx train -p tools/default_weights.yml -c "$coef" --size "$size" -o "$(dirname "$output")" -n 1 "$@" "${last[@]}"
+  [ -f "$output/last.pth" ] && from=last
+  hnx train -p "$project" -c "$coef" --size "$size" -o "$(dirname "$output")" -n 1 ${from:+-w "$from"} "$@"
 }
 
 # 1: what roads and cars are
-learn "$work/stage1/default_weights" --data "$work/scenes" -b 8 --num-epochs 3 --lr 1e-3 --schedule constant \
+learn "$work/stage1/bdd100k" bdd100k "" --data "$work/scenes" -b 8 --num-epochs 3 --lr 1e-3 --schedule constant \
   --warmup 200 --ema-decay 0.998 --save-interval 200 --seed 1
 # 2: scenes and real frames; the areas count five times as much, or boxes hold nine tenths of the gradient
-learn "$work/stage2/default_weights" --data "$work/mixed" -b 4 --num-epochs 7 --lr 2e-3 --warmup 300 --clip-norm 5 \
-  --ema-decay 0.998 --seg-weight 5 --save-interval 400 --seed 2 -w "$work/stage1/default_weights/best.safetensors"
+learn "$work/stage2/default_weights" tools/default_weights.yml "$work/stage1/bdd100k/best.safetensors" \
+  --data "$work/mixed" -b 4 --num-epochs 7 --lr 2e-3 --warmup 300 --clip-norm 5 --ema-decay 0.998 --seg-weight 5 \
+  --save-interval 400 --seed 2
+# 3: areas and lanes once more; the boxes keep what they have (mAP50 0.67 before, 0.68 after; road IoU 0.81 and 0.84)
+learn "$work/stage3/default_weights" tools/default_weights.yml "$work/stage2/default_weights/best.safetensors" \
+  --data "$work/mixed" -b 4 --num-epochs 4 --lr 1e-3 --warmup 200 --clip-norm 5 --ema-decay 0.998 --seg-weight 12 \
+  --save-interval 400 --seed 3
+swish=$work/stage3/default_weights/best.safetensors
+
+# the HardSwish twin: every frame once
+twin=$work/twin/best-hardswish
+if [ ! -f "$twin/report.json" ]; then
+  resume=()
+  [ -f "$twin/last.pth" ] && resume=(--resume)
+  hnx distill "$work/mixed" -w "$swish" --size "$size" -b 8 --num-epochs 1 --lr 8e-4 --warmup 40 --held-out 64 -n 1 \
+    --save-interval 100 --seed 4 -o "$work/twin" "${resume[@]}"
+fi
+
+# figures of docs/model-card.md
+for name in swish hardswish; do
+  weights=$swish
+  [ "$name" = hardswish ] && weights=$twin/best.safetensors
+  hnx export -w "$weights" --size "$size" -o "$work/exports/$name"
+  hnx eval "$work/exports/$name"/* --data "$work/held-out" --runtime openvino:fp32 --json "$work/$name-scenes.json"
+  hnx eval "$work/exports/$name"/* --data "$work/real-held-out" --runtime openvino:fp32 --json "$work/$name-frames.json"
+done
