@@ -29,7 +29,7 @@ from tests.benchmarks.fakes import report_of, report_row
 
 DATA = Path(__file__).parents[1] / "data" / "parity" / "dataset"
 ROOT = Path(engine.__file__).parents[2]
-QUICK = ("--runtime", "opencv-dnn,ort", "--threads", "1", "--draws", "10", "--conf", "0.02")
+QUICK = ("--runtime", "opencv-dnn,ort:fp32", "--threads", "1", "--draws", "10", "--conf", "0.02")
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_a_drop_ends_with_three(
 
 
 def test_pictures(evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate("--pictures", "1", "--runtime", "opencv-dnn,ort", "--protocol", "deploy") == 0
+    assert evaluate("--pictures", "1", "--runtime", "opencv-dnn,ort:fp32", "--protocol", "deploy") == 0
     folder = tmp_path / "results" / "eval" / "pictures"
     assert (folder / "index.html").exists()
     assert list(folder.glob("*worst*.jpg"))
