@@ -79,8 +79,8 @@ def joined(device: str | None = None) -> Iterator[World]:
     Raises:
         HnxError: there is no such device, or the other processes cannot be reached.
     """
-    size, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
-    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")), several=size > 1)
+    size, rank = _count("WORLD_SIZE", 1), _count("RANK", 0)
+    place = _device(device, _count("LOCAL_RANK", 0), several=size > 1)
     if size == 1:
         yield World(device=place)
         return
@@ -108,8 +108,20 @@ def own_device(name: str | None) -> torch.device:
     Raises:
         HnxError: there is no such device.
     """
-    several = os.environ.get("WORLD_SIZE", "1") != "1"
-    return _device(name, int(os.environ.get("LOCAL_RANK", "0")), several=several)
+    return _device(name, _count("LOCAL_RANK", 0), several=_count("WORLD_SIZE", 1) > 1)
+
+
+def _count(name: str, default: int) -> int:
+    """A number that torchrun has set."""
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdigit()):
+        raise HnxError(
+            f"{name} is {text!r}",
+            why="torchrun puts a number there",
+            fix=f"unset {name}, or start with torchrun",
+            code=ExitCode.USAGE,
+        )
+    return int(text)
 
 
 def _device(name: str | None, local_rank: int, *, several: bool) -> torch.device:

@@ -31,11 +31,14 @@ def write_report(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_table(path: Path) -> dict[str, list[float]]:
-    """Columns of a log as numbers, NaN where a cell is empty; no columns where there is no file."""
+    """Columns of a log as numbers, NaN where a cell is none; no columns where there is no file, or a damaged one."""
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+            rows = list(csv.DictReader(stream))
+    except csv.Error:  # damaged: what it held is in the checkpoint, too
+        return {}
     names = list(rows[0]) if rows else []
     return {name: [_number(row.get(name)) for row in rows] for name in names}
 
