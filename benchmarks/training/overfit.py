@@ -44,7 +44,7 @@ class Overfit:
     """
 
     folder: Path
-    epochs: int = 100
+    epochs: int = 200
     size: tuple[int, int] = (384, 256)
     extra: tuple[str, ...] = ()
 
@@ -53,7 +53,8 @@ class Overfit:
 
         Forty times the usual learning rate: on 12 scenes at 256x128 the loss after 135 steps of four images was 3.4
         with 1e-3, 1.3 with 3e-3 and 1.1 with 8e-3. Batches of four take more steps for as many images. Clipped at 5,
-        because the gradients of the first steps (norm 1000) would slow Adam down for the next 1000.
+        because the gradients of the first steps (norm 1000) would slow Adam down for the next 1000. With 160 epochs and
+        the areas counted five times it ended at mAP50 0.890, road 0.975, lane 0.747.
         """
         width, height = self.size
         fixed = {
@@ -68,6 +69,7 @@ class Overfit:
             "--warmup": 50,
             "--weight-decay": 0.0,
             "--clip-norm": 5.0,
+            "--seg-weight": 4.0,
             "--augment": False,
             "--val-interval": max(1, self.epochs // 5),
             "--save-interval": 200,
