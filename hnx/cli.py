@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "export": "Turn a checkpoint into a proved deployment bundle.",
     "quantize": "Add INT8 and FP16 networks to a bundle, calibrated on frames.",
     "sensitivity": "Rank the blocks of a network by what INT8 does to each task.",
+    "tune": "Find the fastest setting of a bundle inside an accuracy budget, and keep it.",
     "build-trt": "Build a TensorRT plan of a bundle for this machine's GPU.",
     "inspect": "Show a network by block: nodes, MACs, bytes, parameters.",
     "infer": "Run a bundle on images, videos, cameras or streams.",

@@ -1,0 +1,1 @@
+"""`hnx tune`: the fastest setting of one bundle on one runtime inside a budget of accuracy."""

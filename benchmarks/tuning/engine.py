@@ -1,0 +1,208 @@
+"""The search of `hnx tune`: precisions in turns, what the faster ones lose, then threads and streams of the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from benchmarks.environment import Stopwatch
+from benchmarks.statistics import FOREIGN_LIMIT
+from benchmarks.tuning.choice import choose, int8_remark, over_budget, unresolved
+from benchmarks.tuning.config import TuneConfig
+from benchmarks.tuning.losses import Losses, measure_losses
+from benchmarks.tuning.settings import Setting, precisions, stream_settings, thread_settings
+from benchmarks.tuning.timing import Timed, ratio, time_settings
+from hybridnets.bundle.manifest import files_of
+from hybridnets.bundle.tuning import TunedRow, Tuning
+from runtimes.base import available_threads
+from runtimes.registry import entry, runtime_class
+from runtimes.tuned import place_here
+
+__all__ = ["TuneResult", "tune"]
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """What a search found.
+
+    Attributes:
+        tuning: the choice with everything that was measured.
+        left_out: precision to the reason why it was not tried.
+        notes: what the user should know.
+    """
+
+    tuning: Tuning
+    left_out: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+@dataclass
+class _Search:
+    """The state of one search."""
+
+    config: TuneConfig
+    step: Callable[[str], None]
+    progress: Callable[[int, int, str], None]
+    say: Callable[[str], None]
+    rows: dict[Setting, TunedRow] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def time(self, settings: Sequence[Setting]) -> dict[Setting, Timed]:
+        """Time settings, and remember where others used the machine."""
+        watch = Stopwatch()
+        config = self.config
+        found = time_settings(
+            config.bundle,
+            config.runtime,
+            settings,
+            rounds=config.rounds,
+            seconds=config.seconds,
+            on_step=self.step,
+        )
+        wall, others = watch.stop()
+        busy = 0.0 if others is None else max(0.0, others / wall)
+        if busy > FOREIGN_LIMIT * available_threads():
+            self.notes.append(
+                f"other programs kept {busy:.1f} cores busy while {', '.join(map(str, settings))} were timed; "
+                "tune again on a quiet machine"
+            )
+        return found
+
+
+def tune(
+    config: TuneConfig,
+    on_step: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[int, int, str], None] = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> TuneResult:
+    """Find the fastest setting of a bundle; nothing is stored.
+
+    Args:
+        on_step: told what happens next.
+        on_progress: told how many inferences on images are done, and how many there are.
+        say: gets sentences that the user should read at once.
+
+    Raises:
+        HnxError: the runtime cannot run here (exit code 4), nothing can be measured, or a setting fails.
+    """
+    search = _Search(config, on_step, on_progress, say)
+    names, left_out = precisions(config.bundle, config.runtime)
+    baseline = Setting("fp32", config.thread_count)
+    timed = search.time([Setting(name, config.thread_count) for name in names])
+    if (remark := int8_remark(timed, config.runtime)) != "":
+        search.notes.append(remark)
+    losses = _losses(search, timed, baseline)
+    best = _choose_precision(search, timed, baseline, losses)
+    _remark_budget(search, timed, best, losses)
+    further = [thread_settings] if config.goal == "latency" else [stream_settings, thread_settings]
+    for settings in further:
+        best = _choose_setting(search, baseline, best, settings(best), losses)
+    return TuneResult(_tuning(search, best, losses), left_out, (*losses.notes, *search.notes))
+
+
+def _losses(search: _Search, timed: Mapping[Setting, Timed], baseline: Setting) -> Losses:
+    """Of the precisions that are worth it: a slower one than float32 is not taken whatever it loses."""
+    faster = [
+        setting.precision
+        for setting in timed
+        if setting != baseline and ratio(timed[setting], timed[baseline])[1] < 1.0
+    ]
+    config = search.config
+    if not faster:
+        return Losses({}, 0, "", ("no precision is faster than fp32 here, so no loss was measured",))
+    search.step(f"measuring what {', '.join(faster)} lose")
+    return measure_losses(config, faster, search.progress, search.say)
+
+
+def _choose_precision(search: _Search, timed: Mapping[Setting, Timed], baseline: Setting, losses: Losses) -> Setting:
+    budget = search.config.budget
+    reasons: dict[Setting, str] = {}
+    for setting in timed:
+        if setting != baseline and setting.precision not in losses.lost:
+            reasons[setting] = "slower than fp32"
+        elif reason := over_budget(losses.lost.get(setting.precision, {}), budget):
+            reasons[setting] = reason
+    allowed = [setting for setting in timed if setting not in reasons]
+    best = choose(timed, allowed)
+    for setting in timed:
+        _record(search, setting, timed, baseline, losses, reasons.get(setting) or _why_not(setting, best, timed))
+    return best
+
+
+def _remark_budget(search: _Search, timed: Mapping[Setting, Timed], best: Setting, losses: Losses) -> None:
+    """INT8 that would be faster and loses too much can be had with less of the network in INT8."""
+    int8 = next((setting for setting in timed if setting.precision == "int8"), None)
+    if int8 is None or int8 == best or not over_budget(losses.lost.get("int8", {}), search.config.budget):
+        return
+    share = ratio(timed[int8], timed[best])[1]
+    if share < 1.0:
+        search.notes.append(
+            f"int8 takes {share:.2f} of {best.precision}'s time and loses too much; `hnx quantize --for "
+            f"{search.config.runtime} --max-drop {search.config.budget:g}` leaves its most harmful blocks in float"
+        )
+
+
+def _choose_setting(
+    search: _Search, baseline: Setting, best: Setting, others: Sequence[Setting], losses: Losses
+) -> Setting:
+    if not others:
+        return best
+    timed = search.time(list(dict.fromkeys([baseline, best, *others])))
+    chosen = choose(timed, [best, *others])
+    for setting in (best, *others):
+        _record(search, setting, timed, baseline, losses, _why_not(setting, chosen, timed))
+    return chosen
+
+
+def _why_not(setting: Setting, best: Setting, timed: Mapping[Setting, Timed]) -> str:
+    if setting == best:
+        return "chosen"
+    same = (setting.threads, setting.streams) == (best.threads, best.streams)
+    other = best.precision if same else str(best)
+    times = ratio(timed[setting], timed[best])[1]
+    if times <= 1.0 or unresolved(timed[setting], timed[best]):
+        return f"not resolved from {other}, which is preferred"
+    return f"{times:.2f} times as long as {other}"
+
+
+def _record(
+    search: _Search,
+    setting: Setting,
+    timed: Mapping[Setting, Timed],
+    baseline: Setting,
+    losses: Losses,
+    verdict: str,
+) -> None:
+    tasks = next(iter(losses.lost.values()), {})
+    lost = dict.fromkeys(tasks, 0.0) if setting.precision == "fp32" else losses.lost.get(setting.precision)
+    search.rows[setting] = TunedRow(
+        setting.precision,
+        setting.threads,
+        setting.streams,
+        round(timed[setting].p50_ms, 4),
+        ratio(timed[setting], timed[baseline]),
+        lost,
+        verdict,
+    )
+
+
+def _tuning(search: _Search, best: Setting, losses: Losses) -> Tuning:
+    config = search.config
+    stored = runtime_class(entry(config.runtime)).stored[best.precision]
+    file = config.bundle.variant(stored, config.runtime).file
+    return Tuning(
+        precision=best.precision,
+        threads=best.threads,
+        streams=best.streams,
+        file=file,
+        sha256=str(files_of(config.bundle.manifest).get(file, {}).get("sha256", "")),
+        goal=config.goal,
+        measure="labels" if config.split is not None else "agreement",
+        max_drop=config.budget,
+        images=losses.images,
+        source=losses.source,
+        place=place_here(config.runtime),
+        rows=tuple(search.rows.values()),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )

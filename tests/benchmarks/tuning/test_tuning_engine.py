@@ -1,0 +1,199 @@
+"""The search with times and losses made up, and with real ones of the smallest bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.tuning import engine
+from benchmarks.tuning.config import TuneConfig
+from benchmarks.tuning.losses import Counts, Losses, measure_losses
+from benchmarks.tuning.settings import Setting, precisions
+from benchmarks.tuning.timing import Timed, time_settings
+from hybridnets.bundle import Bundle, Variant, open_bundle
+from hybridnets.dataset import open_split
+from hybridnets.errors import ExitCode, HnxError
+from hybridnets.postprocess import Detections, Prediction
+from hybridnets.preprocess import Letterbox
+from hybridnets.project import load_project
+
+
+@pytest.fixture
+def bundle(bundle_path: Path) -> Bundle:
+    return open_bundle(bundle_path)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Times in ms at 4 threads and losses; change them before the search. Threads scale up to two."""
+    state: dict[str, Any] = {
+        "ms": {"fp32": 10.0, "bf16": 6.0, "int8": 4.0},
+        "lost": {"bf16": {"mAP50": 0.1, "lane IoU": 0.2}, "int8": {"mAP50": 0.3, "lane IoU": 0.9}},
+        "evaluated": [],
+        "timed": [],
+    }
+
+    def time(bundle: Bundle, runtime: str, settings: Sequence[Setting], **_: Any) -> dict[Setting, Timed]:
+        state["timed"].append(list(settings))
+        found = {}
+        for setting in settings:
+            ms = state["ms"][setting.precision] * (2 if setting.threads == 1 else 1) / (1 + 0.1 * (setting.streams - 1))
+            found[setting] = Timed((ms,) * 4, ms, setting.precision)
+        return found
+
+    def losses(config: TuneConfig, names: Sequence[str], *_: Any) -> Losses:
+        state["evaluated"].append(list(names))
+        return Losses({name: state["lost"][name] for name in names}, 20, "scenes")
+
+    monkeypatch.setattr(engine, "time_settings", time)
+    monkeypatch.setattr(engine, "measure_losses", losses)
+    monkeypatch.setattr(engine, "precisions", lambda bundle, runtime: (list(state["ms"]), {"fp16": "no such units"}))
+    return state
+
+
+def config(bundle: Bundle, **changes: Any) -> TuneConfig:
+    return TuneConfig(bundle, **({"frames": "somewhere", "threads": 4, "max_drop": 0.5} | changes))
+
+
+def test_int8_over_the_budget_leaves_bf16(world: dict[str, Any], bundle: Bundle) -> None:
+    found = engine.tune(config(bundle))
+    # with two threads it is as fast, and leaves two cores
+    assert (found.tuning.precision, found.tuning.threads, found.tuning.streams) == ("bf16", 2, 1)
+    verdicts = {(row.precision, row.threads): row.verdict for row in found.tuning.rows}
+    assert "lane IoU loses 0.90" in verdicts["int8", 4]
+    assert verdicts["bf16", 2] == "chosen"
+    assert "preferred" in verdicts["bf16", 4]
+    assert "2.00 times" in verdicts["bf16", 1]
+    assert found.left_out == {"fp16": "no such units"}
+    assert any("0.67 of bf16's time" in note and "hnx quantize" in note for note in found.notes)
+    assert world["timed"][1] == [Setting("fp32", 4), Setting("bf16", 4), Setting("bf16", 2), Setting("bf16", 1)]
+    assert found.tuning.file == bundle.variants[0].file
+    assert found.tuning.sha256 == bundle.manifest["files"][found.tuning.file]["sha256"]
+    assert found.tuning.measure == "agreement"
+    assert found.tuning.images == 20
+
+
+def test_a_wider_budget_takes_int8(world: dict[str, Any], bundle: Bundle) -> None:
+    int8 = Variant("int8", "net-int8.onnx", ("openvino",))
+    files = {**bundle.manifest["files"], int8.file: {"sha256": "8" * 64, "bytes": 1}}
+    with_int8 = replace(bundle, variants=(*bundle.variants, int8), manifest={**bundle.manifest, "files": files})
+    found = engine.tune(config(with_int8, max_drop=1.0)).tuning
+    assert (found.precision, found.file, found.sha256) == ("int8", int8.file, "8" * 64)
+
+
+def test_slower_precisions_are_not_evaluated(world: dict[str, Any], bundle: Bundle) -> None:
+    world["ms"]["int8"] = 14.5
+    found = engine.tune(config(bundle))
+    assert world["evaluated"] == [["bf16"]]
+    assert {row.precision: row.verdict for row in found.tuning.rows}["int8"] == "slower than fp32"
+    assert any("int8 is not faster than bf16" in note for note in found.notes)
+
+
+def test_nothing_is_faster(world: dict[str, Any], bundle: Bundle) -> None:
+    world["ms"] = {"fp32": 10.0, "bf16": 11.0}
+    found = engine.tune(config(bundle))
+    assert world["evaluated"] == []
+    assert (found.tuning.precision, found.tuning.images) == ("fp32", 0)
+    assert found.tuning.chosen.verdict == "chosen"
+
+
+def test_throughput_tries_streams(world: dict[str, Any], bundle: Bundle) -> None:
+    found = engine.tune(config(bundle, goal="throughput"))
+    assert (found.tuning.precision, found.tuning.streams) == ("bf16", 4)
+    assert [setting.streams for setting in world["timed"][1]] == [1, 1, 2, 4]
+
+
+def test_one_thread_leaves_nothing_to_try(world: dict[str, Any], bundle: Bundle) -> None:
+    found = engine.tune(config(bundle, threads=1, goal="throughput"))
+    assert len(world["timed"]) == 1
+    assert found.tuning.threads == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"runtime": "openvin"}, "Unknown runtime"),
+        ({"goal": "speed"}, "Unknown goal"),
+        ({"frames": None}, "Losses are measured"),
+        ({"limit": 0}, "--limit 0"),
+        ({"rounds": 2}, "--rounds 2"),
+        ({"max_drop": -1.0}, "--max-drop"),
+        ({"max_drop": float("nan")}, "--max-drop"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
+def test_what_cannot_be(changes: dict[str, Any], text: str, bundle: Bundle) -> None:
+    with pytest.raises(HnxError, match=text) as caught:
+        config(bundle, **changes)
+    assert caught.value.code == ExitCode.USAGE
+
+
+def test_defaults_of_the_budget(bundle: Bundle, data: Path) -> None:
+    split = open_split(load_project("bdd100k"), data / "parity" / "dataset", None)
+    assert TuneConfig(bundle, split=split).budget == 0.5
+    assert TuneConfig(bundle, frames="x").budget == 3.0
+
+
+def test_precisions_of_this_bundle_and_why_not_the_others(bundle: Bundle) -> None:
+    found, left_out = precisions(bundle, "onnxruntime")
+    assert found == ["fp32"]
+    assert "hnx quantize" in left_out["int8"]
+    with pytest.raises(HnxError) as caught:
+        precisions(bundle, "tensorrt")
+    assert caught.value.code == ExitCode.NOTHING_RAN
+
+
+def test_real_times_of_one_and_two_streams(bundle: Bundle) -> None:
+    settings = [Setting("fp32", 2), Setting("fp32", 2, 2)]
+    found = time_settings(bundle, "openvino", settings, rounds=3, seconds=0.01)
+    assert list(found) == settings
+    assert all(len(timed.rounds) == 3 and min(timed.rounds) > 0 for timed in found.values())
+    assert {timed.executed for timed in found.values()} == {"fp32"}
+
+
+def test_no_memory_for_all_of_them(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.tuning.timing.available_memory_mb", lambda: 300.0)
+    with pytest.raises(HnxError, match="side by side"):
+        time_settings(bundle, "openvino", [Setting("fp32", 1), Setting("bf16", 1)], rounds=3, seconds=0.01)
+
+
+# -- losses --------------------------------------------------------------------------------------------------
+
+
+def prediction(boxes: list[list[float]], mask: list[list[int]]) -> Prediction:
+    count = len(boxes)
+    found = Detections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.ones(count, np.float32), np.zeros(count, np.int64)
+    )
+    return Prediction(found, np.array(mask, np.uint8), Letterbox.fit((2, 2), (2, 2)))
+
+
+def test_points_of_disagreement(bundle: Bundle) -> None:
+    counts = Counts(bundle)
+    assert counts.empty
+    counts.add(
+        prediction([[0, 0, 10, 10], [20, 0, 30, 10]], [[1, 1], [2, 0]]),
+        prediction([[0, 0, 10, 9], [50, 0, 60, 10], [70, 0, 80, 10]], [[1, 0], [2, 2]]),
+    )
+    assert not counts.empty
+    # one pair of 2 and 3 boxes; road 1 of 2 pixels, lane 1 of 2
+    assert counts.points() == pytest.approx({"boxes": 100 * (1 - 2 / 5), "road": 50.0, "lane": 50.0})
+
+
+def test_losses_with_labels(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+    split = open_split(load_project("bdd100k"), data / "parity" / "dataset", None)
+    plan = TuneConfig(bundle, "onnxruntime", split=split, limit=2, threads=1, store=tmp_path / "store")
+    assert measure_losses(plan, []).lost == {}
+    with pytest.raises(HnxError, match="onnxruntime:int8"):
+        measure_losses(plan, ["int8"])
+
+
+def test_agreement_on_frames_that_cannot_be_read(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(HnxError, match=r"a\.png|frame"):
+        measure_losses(TuneConfig(bundle, "onnxruntime", frames=tmp_path, threads=1), [])
