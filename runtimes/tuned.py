@@ -11,7 +11,7 @@ from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import PRECISIONS, RuntimeOptions, available_threads
 from runtimes.cpu import cpu_model
 
-__all__ = ["LookUp", "look_up", "place_here", "tuned_options"]
+__all__ = ["LookUp", "is_kept", "look_up", "place_here", "tuned_options"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ def look_up(bundle: Bundle, runtime: str) -> LookUp:
     if not isinstance(record, dict) or record.get("sha256") != tuning.sha256:
         return LookUp(problem=f"the network it was found with ({tuning.file}) has been replaced")
     return LookUp(tuning)
+
+
+def is_kept(bundle: Bundle, runtime: str) -> bool:
+    """A setting is stored for a runtime, whether it holds here or not."""
+    return look_up(bundle, runtime) != LookUp()
 
 
 def tuned_options(bundle: Bundle, runtime: str, options: RuntimeOptions) -> RuntimeOptions:
