@@ -47,13 +47,13 @@ class Agreement:
     """The result over all frames.
 
     Attributes:
-        outputs: the worst difference of each raw output.
+        outputs: the worst difference of each output of numbers that both sides give in the same form.
         boxes: (on the first side, on the second, matched).
         box_agreement: matched boxes over the larger count; 1 when there are none on either side.
         pixel_agreement: share of pixels with the same class; None without a segmentation head.
         tolerance: the limit that held for `outputs`.
         problems: a sentence for each limit exceeded.
-        input_sha256: of the network inputs both sides were fed, in order.
+        input_sha256: of the network inputs of the first side, in order; the second's are made of the same canvas.
     """
 
     first: str
@@ -109,21 +109,24 @@ def compare(
     frames: Iterable[NDArray[Any]],
     *,
     threads: int | None = None,
-    conf: float = 0.25,
-    iou: float = 0.3,
+    conf: float | None = None,
+    iou: float | None = None,
     tolerance: float | None = None,
 ) -> Agreement:
     """Run both sides on the same preprocessed frames.
 
     Args:
         frames: uint8 (h, w, 3) BGR.
+        conf, iou: thresholds of the boxes; None is what a side's graph suppresses with, else 0.25 and 0.3.
         tolerance: limit of the relative L2 of each output; default from `TOLERANCES`.
 
     Raises:
         HnxError: the two cannot be compared, or one cannot run.
     """
     _check_comparable(first.bundle, second.bundle)
-    limit = tolerance if tolerance is not None else max(TOLERANCES[side.precision] for side in (first, second))
+    conf, iou = _thresholds(first.bundle, second.bundle, conf, iou)
+    same_input = first.bundle.form.input == second.bundle.form.input
+    roles = _common_numbers(first.bundle, second.bundle)
     with ExitStack() as stack:
         runtimes = [
             stack.enter_context(
@@ -138,8 +141,9 @@ def compare(
         for frame in frames:
             tensor, box = a.preprocess(frame)
             digest.update(tensor.tobytes())
-            raw_a, raw_b = a.network(tensor), b.network(tensor)
-            for role in raw_a.keys() & raw_b.keys():
+            raw_a = a.network(tensor)
+            raw_b = b.network(tensor if same_input else b.preprocess(frame)[0])
+            for role in roles & raw_a.keys() & raw_b.keys():
                 value = difference(raw_b[role], raw_a[role])
                 if role not in worst or value.rel_l2 > worst[role].rel_l2:
                     worst[role] = value
@@ -150,6 +154,7 @@ def compare(
                 same += int(np.count_nonzero(found_a.segmentation == found_b.segmentation))
             total += 1
         executed = (runtimes[0].execution.precision, runtimes[1].execution.precision)
+        limit = max(TOLERANCES[name] for name in executed) if tolerance is None else tolerance
     if not total:
         raise HnxError("No frame was compared", why="the source is empty", fix="name an image, folder or video")
     larger = int(max(counts[0], counts[1]))
@@ -181,7 +186,7 @@ def _check_comparable(first: Bundle, second: Bundle) -> None:
         )
         if a != b
     ]
-    if not first.outputs.keys() & second.outputs.keys():
+    if not (first.detects and second.detects) and not (first.segments and second.segments):
         reasons.append("outputs")
     if reasons:
         raise HnxError(
@@ -190,6 +195,31 @@ def _check_comparable(first: Bundle, second: Bundle) -> None:
             fix="export both from the same project at the same size",
             code=ExitCode.USAGE,
         )
+
+
+def _thresholds(first: Bundle, second: Bundle, conf: float | None, iou: float | None) -> tuple[float, float]:
+    """Those of both sides; what one graph suppresses with decides, since it cannot give other boxes.
+
+    Raises:
+        HnxError: what was asked for, or what the other graph does, is something else (exit code 2).
+    """
+    forms = [bundle.form for bundle in (first, second) if bundle.form.nms is not None]
+    if not forms:
+        return first.form.thresholds(conf, iou)
+    found = [form.thresholds(None, iou) for form in forms]
+    chosen = max(value for value, _ in found) if conf is None else conf
+    # a higher score threshold than a graph's drops no box for another, so both sides can have the higher one
+    pairs = [form.thresholds(chosen, found[0][1]) for form in forms]
+    return pairs[0]
+
+
+def _common_numbers(first: Bundle, second: Bundle) -> set[str]:
+    """Roles of outputs that can be compared number by number: neither rows of boxes in an order, nor class numbers."""
+    roles = set(first.outputs) & set(second.outputs) - {"detections"}
+    forms = {first.form.segmentation, second.form.segmentation}
+    if "classmap" in forms or len(forms) > 1:
+        roles.discard("segmentation")
+    return roles
 
 
 def _count(a: Prediction, b: Prediction) -> NDArray[np.int64]:

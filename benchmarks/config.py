@@ -61,7 +61,7 @@ class BenchConfig:
         threads: CPU threads; None is all this process may use.
         source: image, folder, pattern, video or camera; None is the frame that ships with the package.
         baseline: `runtime:precision` that ratios refer to; None is the first valid row.
-        conf, iou: thresholds of the postprocessing.
+        conf, iou: thresholds of the postprocessing; None is what the graph suppresses with, else 0.25 and 0.3.
     """
 
     bundle: Bundle
@@ -76,8 +76,8 @@ class BenchConfig:
     threads: int | None = None
     source: str | Path | None = None
     baseline: str | None = None
-    conf: float = 0.25
-    iou: float = 0.3
+    conf: float | None = None
+    iou: float | None = None
 
     def __post_init__(self) -> None:
         _check_choice("preset", self.preset, tuple(PRESETS))
@@ -93,6 +93,7 @@ class BenchConfig:
                 raise _usage(f"--{option} {value}", "it is a time in seconds above 0", f"for example --{option} 5")
         if self.streams is not None and self.scenario != "multi":
             raise _usage("--streams without --scenario multi", "other scenarios choose it", "add --scenario multi")
+        _ = self.thresholds  # its own checks
         rows = planned_rows(self.runtimes)
         if self.baseline is not None and self.baseline_row not in rows:
             raise _usage(
@@ -112,6 +113,11 @@ class BenchConfig:
             self.rounds or base.rounds,
             base.warmup_s,
         )
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """Of scores and overlaps, the defaults resolved."""
+        return self.bundle.form.thresholds(self.conf, self.iou)
 
     @property
     def stream_count(self) -> int:

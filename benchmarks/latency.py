@@ -29,7 +29,7 @@ from benchmarks.results import make_report
 from benchmarks.rows import Row
 from benchmarks.sampling import KINDS, WarmUpRule
 from hybridnets.errors import HnxError
-from runtimes.registry import entry, missing_variant
+from runtimes.registry import entry, obstacle
 
 __all__ = ["Progress", "run_bench"]
 
@@ -161,7 +161,7 @@ def _obstacle(run: _Run, row: Row, found: dict[str, Any]) -> dict[str, str] | No
     problem = found["reason"] or found["precisions"].get(row.precision)
     if problem:
         return {"reason": problem, "fix": found["fix"] or f"use one of: {', '.join(found['runnable'])}"}
-    absent = missing_variant(run.config.bundle, entry(row.runtime), row.precision)
+    absent = obstacle(run.config.bundle, entry(row.runtime), row.precision)
     if absent is not None:
         return absent
     return shortage(row.name, estimate_mb(run.config.bundle, run.config.stream_count), available_memory_mb())
@@ -180,8 +180,8 @@ def _load(run: _Run, row: Row) -> None:
             threads=config.thread_count,
             streams=config.stream_count,
             frames=run.frames,
-            conf=config.conf,
-            iou=config.iou,
+            conf=config.thresholds[0],
+            iou=config.thresholds[1],
         )
         if row.opened["input_sha256"] != run.input_sha256:
             row.skip("its process prepared another input tensor than this one did", "report this: it is a bug in hnx")

@@ -85,8 +85,8 @@ def _settings_json(config: BenchConfig, encoded: Sequence[NDArray[np.uint8]], ba
         "warmup": asdict(WarmUpRule(seconds=config.effective.warmup_s)),
         "percentiles": {"levels": list(PERCENTILES), "method": "linear"},
         "clock": "perf_counter_ns",
-        "conf": config.conf,
-        "iou": config.iou,
+        "conf": config.thresholds[0],
+        "iou": config.thresholds[1],
         "model_cache": False,
         "baseline": baseline,
         "frames": {
@@ -109,6 +109,7 @@ def bundle_json(bundle: Bundle) -> dict[str, Any]:
     return {
         "name": bundle.name,
         "input": str(bundle.input),
+        "pipeline": bundle.form.to_json(),
         "untrained": bundle.untrained,
         "notes": list(bundle.notes),
         "files_sha256": dict(sorted(files.items())),

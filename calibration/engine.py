@@ -11,7 +11,7 @@ import numpy as np
 
 from calibration.cache import CalibrationKey, calibration_key, default_place, read_ranges, write_ranges
 from calibration.frames import FrameSet, select_frames
-from calibration.graph import opset_of
+from calibration.graph import network_outputs, only_network, opset_of
 from calibration.half import HalfModel, prove_half, raise_opset, to_half
 from calibration.lint import Finding, Flavour, lint
 from calibration.placement import PLACEMENTS, Plan, make_plan, placement
@@ -83,7 +83,7 @@ class Made:
     Attributes:
         variant: what went into the bundle.
         plan: what is quantised in it; None for FP16.
-        outputs: the worst difference of each output to FP32 on held-out frames.
+        outputs: the worst difference of each of the network's own outputs to FP32 on held-out frames.
         notes: what the user should know.
     """
 
@@ -289,22 +289,26 @@ def _check_tensors(frames: FrameSet, bundle: Bundle) -> Sequence[np.ndarray]:
 def _distances(
     model: onnx.ModelProto, quantised: onnx.ModelProto, frames: FrameSet, bundle: Bundle
 ) -> dict[str, Difference]:
-    """The worst difference of each output, both graphs in ONNX Runtime, pairs computed as they are written."""
+    """The worst difference of each of the network's own outputs, both in ONNX Runtime, pairs computed as written."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # its fusions to integer kernels round in other places
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    outputs = network_outputs(model)
     first, second = (
-        ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(
+            only_network(graph, outputs).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         for graph in (model, quantised)
     )
-    names = [output.name for output in first.get_outputs() if output.name != "anchors"]
+    names = list(outputs.values())
     feed = first.get_inputs()[0].name
     worst: dict[str, Difference] = {}
     for tensor in _check_tensors(frames, bundle):
-        for name, a, b in zip(names, first.run(names, {feed: tensor}), second.run(names, {feed: tensor}), strict=True):
+        found = zip(outputs, first.run(names, {feed: tensor}), second.run(names, {feed: tensor}), strict=True)
+        for name, a, b in found:
             value = difference(np.asarray(b), np.asarray(a))
             if name not in worst or value.rel_l2 > worst[name].rel_l2:
                 worst[name] = value

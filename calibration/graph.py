@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridnets.blocks import BlockNames
+from hybridnets.blocks import PIPELINE, BlockNames
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["MATRIX_OPS", "WEIGHT_AXES", "Graph", "attribute", "element_count", "opset_of"]
+__all__ = [
+    "MATRIX_OPS",
+    "WEIGHT_AXES",
+    "Graph",
+    "attribute",
+    "element_count",
+    "network_outputs",
+    "only_network",
+    "opset_of",
+]
 
 # operators whose products INT8 speeds up -> axis of the output channels in their weights
 # (TensorRT: Conv 0, ConvTranspose 1, Gemm with transB 0, MatMul of [K, N] 1)
@@ -68,6 +77,10 @@ class Graph:
             if node.op_type in MATRIX_OPS and len(node.input) > 1 and self.weight_name(node) is not None:
                 yield node
 
+    def in_pipeline(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is a step of pre- or postprocessing, which stays in float32."""
+        return self.block(node.name).startswith(f"{PIPELINE}/")
+
     def weight_name(self, node: onnx.NodeProto) -> str | None:
         """The initializer that a convolution or product multiplies with, behind its Q/DQ pair if it has one."""
         name = node.input[1]
@@ -94,6 +107,35 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
         if entry.name == name:
             return onnx.helper.get_attribute_value(entry)
     return default
+
+
+def network_outputs(model: onnx.ModelProto) -> dict[str, str]:
+    """Role to tensor of what the network itself gives, also where the graph delivers something made of it.
+
+    Boxes in an order and class numbers cannot be held against others number by number; these can.
+    """
+    graph = Graph(model)
+    if not any(map(graph.in_pipeline, graph.nodes)):
+        return {name: name for name in graph.outputs if name != "anchors"}
+    candidates = {
+        "regression": ("regression",),
+        "classification": ("classification",),
+        "segmentation": ("segmentation_logits", "segmentation"),
+    }
+    found = {role: [name for name in names if name in graph.producers] for role, names in candidates.items()}
+    return {role: names[0] for role, names in found.items() if names}
+
+
+def only_network(model: onnx.ModelProto, outputs: Mapping[str, str]) -> onnx.ModelProto:
+    """A copy that delivers float32 `outputs` (see `network_outputs`) in this order."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    for name in outputs.values():
+        copy.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return copy
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.graph import Graph, network_outputs, only_network
 from hybridnets.difference import Difference, difference
 from hybridnets.errors import ExitCode, HnxError
 
@@ -40,8 +41,8 @@ class HalfModel:
     """A converted network.
 
     Attributes:
-        model: inputs and outputs are float32 as before, everything between is FP16.
-        kept: name of each node that stays in FP32 -> why.
+        model: inputs and outputs are as before, the network between is FP16; fused pre- and postprocessing is not.
+        kept: name of each node of the network that stays in FP32 -> why.
         activations_checked: ranges of activations were known; without them only weights were looked at.
     """
 
@@ -80,10 +81,13 @@ def to_half(
             fix="raise its opset first",
             code=ExitCode.USAGE,
         )
+    graph = Graph(copy)
+    # boxes of 640 pixels in half pixels, anchors numbered up to 2048: pre- and postprocessing always stays in FP32
+    pipeline = [node.name for node in graph.nodes if graph.in_pipeline(node)]
     kept = dict.fromkeys(keep, "as asked") | _beyond(copy, ranges or {})
     logging.getLogger("onnxruntime.transformers.float16").setLevel(logging.ERROR)
     converted = convert_float_to_float16(
-        copy, keep_io_types=True, node_block_list=list(kept), max_finite_val=HALF_LIMIT
+        copy, keep_io_types=True, node_block_list=[*kept, *pipeline], max_finite_val=HALF_LIMIT
     )
     _drop_round_trips(converted)
     nodes = list(_sorted(converted))
@@ -207,24 +211,26 @@ def raise_opset(model: onnx.ModelProto, opset: int = STRONG_OPSET) -> onnx.Model
 def prove_half(
     reference: onnx.ModelProto,
     half: HalfModel,
-    inputs: Iterable[NDArray[np.float32]],
+    inputs: Iterable[NDArray[Any]],
     *,
     tolerance: float = TOLERANCE,
 ) -> dict[str, Difference]:
     """Run the FP32 network and the roundings of the FP16 one on the same inputs.
 
     Returns:
-        The worst difference of each output.
+        The worst difference of each of the network's own outputs, also of those the graph makes something else of.
 
     Raises:
         HnxError: an output is not finite or differs by more than `tolerance` (relative L2), or nothing could be run.
     """
-    first, second = _session(reference), _session(emulate_half(half.model))
-    names = [output.name for output in first.get_outputs()]
+    outputs = network_outputs(reference)
+    first, second = (_session(only_network(graph, outputs)) for graph in (reference, emulate_half(half.model)))
+    names = list(outputs.values())
     feed = first.get_inputs()[0].name
     worst: dict[str, Difference] = {}
     for tensor in inputs:
-        for name, a, b in zip(names, first.run(names, {feed: tensor}), second.run(names, {feed: tensor}), strict=True):
+        found = zip(outputs, first.run(names, {feed: tensor}), second.run(names, {feed: tensor}), strict=True)
+        for name, a, b in found:
             value = difference(np.asarray(b), np.asarray(a))
             if name not in worst or value.rel_l2 > worst[name].rel_l2:
                 worst[name] = value
@@ -243,7 +249,7 @@ def prove_half(
 def emulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """A float32 graph with the numbers of an FP16 graph: each FP16 tensor is rounded where it is made.
 
-    Outputs are those of the FP16 graph; inputs and outputs must be float32.
+    Outputs are those of the FP16 graph; none of them nor an input may be FP16.
     """
     import onnx
 

@@ -147,11 +147,12 @@ def make_plan(
     quantised: list[onnx.NodeProto] = []
     kept: dict[str, str] = {}
     blocks: dict[str, tuple[int, int]] = {}
+    stems = {id(node) for node in _first_nodes(graph)}
     last = {id(node) for node in _last_nodes(graph)}
     gates = {id(node) for node in _gate_nodes(graph)}
     for node in graph.matrix_nodes():
         block = graph.block(node.name)
-        reason = _excluded(node, block, patterns, keep) or _why_float(graph, node, where, last, gates)
+        reason = _excluded(node, block, patterns, keep) or _why_float(graph, node, where, stems, last, gates)
         if reason:
             kept[node.name or node.output[0]] = reason
         else:
@@ -207,11 +208,13 @@ def _excluded(node: onnx.NodeProto, block: str, patterns: Sequence[re.Pattern[st
     return next((f"excluded by {p.pattern!r}" for p in patterns if p.search(node.name) or p.search(block)), "")
 
 
-def _why_float(graph: Graph, node: onnx.NodeProto, where: Placement, last: set[int], gates: set[int]) -> str:
+def _why_float(
+    graph: Graph, node: onnx.NodeProto, where: Placement, stems: set[int], last: set[int], gates: set[int]
+) -> str:
     """Why a placement leaves a convolution in float, or ""."""
     if node.input[0] in graph.constants:
         return "its input is constant"
-    if not where.stem and node.input[0] in graph.inputs:
+    if not where.stem and id(node) in stems:
         return "stem: it reads the image"
     if not where.gates and id(node) in gates:
         return "squeeze-excite"
@@ -232,6 +235,18 @@ def _wide_enough(graph: Graph, node: onnx.NodeProto, least: int) -> bool:
     if group > 1:
         return shape[0] % 8 == 0 and max(shape[2:]) >= 3
     return min(shape[0], shape[1]) >= least
+
+
+def _first_nodes(graph: Graph) -> Iterator[onnx.NodeProto]:
+    """The convolutions and products between which and the image there is no other one; normalisation may be."""
+    matrix = {id(node) for node in graph.matrix_nodes()}
+    image = set(graph.inputs)
+    for node in graph.nodes:
+        if not image.isdisjoint(node.input):
+            if id(node) in matrix:
+                yield node
+            else:
+                image.update(node.output)
 
 
 def _last_nodes(graph: Graph) -> Iterator[onnx.NodeProto]:

@@ -129,7 +129,7 @@ def measure_ranges(
     *,
     on_frame: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Range]:
-    """Ranges of all floating-point tensors that nodes make, and of the input.
+    """Ranges of all floating-point tensors that the network's nodes make, and of the input.
 
     Thresholds of the method are found for what `observed_tensors` names; for all others the extremes are.
 
@@ -165,12 +165,15 @@ def _threshold(config: RangeConfig, histogram: Histogram) -> float:
 
 
 def _float_tensors(model: onnx.ModelProto) -> dict[str, None]:
-    """Names of float32 tensors by type inference, in order."""
+    """Names of float32 tensors by type inference, in order; without those of pre- and postprocessing, which may be
+    empty (no box) or infinite (a box of a score of 0)."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
-    names = [value.name for value in graph.input] + [name for node in model.graph.node for name in node.output]
+    block = Graph(model)
+    made = [name for node in block.nodes if not block.in_pipeline(node) for name in node.output]
+    names = [value.name for value in graph.input] + made
     return dict.fromkeys(name for name in names if kinds.get(name) == onnx.TensorProto.FLOAT)
 
 

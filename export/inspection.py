@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.rewrites import REWRITES, PassReport, apply_rewrites
 from export.rewrites.editing import infer_shapes, opset_of
 from export.rewrites.statistics import Statistics, node_statistics
-from hybridnets.blocks import OTHER, BlockNames, sort_blocks
+from hybridnets.blocks import OTHER, PIPELINE, BlockNames, sort_blocks
 from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.onnx_header import OnnxHeader, TensorSpec, read_onnx_header
 
@@ -41,6 +42,7 @@ PARTS = {
     "classifier": "heads",
     "decoder": "decoder",
     "segmentation-head": "decoder",
+    PIPELINE: PIPELINE,
 }
 
 # Other exporters wrap the network: /model/encoder/... is /encoder/...
@@ -157,7 +159,8 @@ def inspect_bundle(
         note = f"the file was rewritten at its export ({listed}); the network before that is not shown: {reason}"
         return _with_notes(found, note)
     on_step("rewriting")
-    return inspect_model(model, names, source=str(bundle.path))
+    fused = partial(_fused, bundle) if bundle.form.fused else None
+    return inspect_model(model, names, source=str(bundle.path), finish=fused)
 
 
 def inspect_file(path: Path, rewrites: Sequence[str] | None = None, shape: Sequence[int] | None = None) -> Inspection:
@@ -169,14 +172,39 @@ def inspect_file(path: Path, rewrites: Sequence[str] | None = None, shape: Seque
         raise _unreadable(path, f"its graph contradicts itself: {_first_line(error)}") from error
 
 
-def inspect_model(model: onnx.ModelProto, rewrites: Sequence[str], source: str) -> Inspection:
+def _fused(bundle: Bundle, model: onnx.ModelProto) -> onnx.ModelProto:
+    """A plain graph in the form of a bundle."""
+    from export.fused import fuse
+
+    height, width = bundle.target
+    return fuse(
+        model,
+        bundle.form,
+        size=(width, height),
+        seg_mode=bundle.seg_mode,
+        mean=bundle.mean,
+        std=bundle.std,
+        anchors=bundle.anchors(),
+    ).model
+
+
+def inspect_model(
+    model: onnx.ModelProto,
+    rewrites: Sequence[str],
+    source: str,
+    finish: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
+) -> Inspection:
     """A model and what rewrites make of it.
+
+    Args:
+        finish: makes the delivered graph of the rewritten one.
 
     Raises:
         HnxError: an unknown rewrite, or a graph whose shapes contradict each other.
     """
     after, passes = apply_rewrites(model, rewrites)
-    header = _header(model)
+    after = after if finish is None else finish(after)
+    header = _header(after)
     grouping, name_groups = _grouping(model, after)
     sums: tuple[dict[str, Statistics], ...] = ({}, {})
     for found, graph, groups in zip(sums, (model, after), name_groups, strict=True):
@@ -276,7 +304,8 @@ def trace_bundle(bundle: Bundle) -> onnx.ModelProto:
     model = build_model(load_checkpoint(bundle.file(bundle.weights)), bundle.model).deployed()
     height, width = bundle.target
     path = bundle.file(bundle.variant("fp32", "onnxruntime").file)
-    outputs = tuple(role for role in bundle.outputs if role != "anchors")
+    plain = {"boxes": ("regression",), "detections": ("regression", "classification"), "anchors": ()}
+    outputs = tuple(name for role in bundle.outputs for name in plain.get(role, (role,)))
     return simplify(
         trace(
             model,

@@ -51,7 +51,8 @@ class Trials:
         self.target, self.found, self.config, self.samples, self.threads = target, found, config, samples, threads
         self.runtime = target if target in ("openvino", "onnxruntime") else "onnxruntime"
         self.bundle = open_bundle(folder)
-        self._scorer = ImageScorer.for_bundle(PROTOCOLS["paper"], self.bundle)
+        self._protocol = PROTOCOLS["paper"].within(self.bundle.form)
+        self._scorer = ImageScorer.for_bundle(self._protocol, self.bundle)
 
     def __call__(self, kept: Collection[str] | None) -> dict[str, float]:
         """Points of each task; `kept` are the blocks in float, None the float network.
@@ -71,12 +72,11 @@ class Trials:
 
     def _figures(self, precision: str) -> dict[str, float]:
         from benchmarks.accuracy.metrics import Accumulator
-        from benchmarks.accuracy.protocols import PROTOCOLS
         from runtimes.base import RuntimeOptions
         from runtimes.predictor import Pipeline
         from runtimes.registry import open_runtime
 
-        protocol = PROTOCOLS["paper"]
+        protocol = self._protocol
         accumulator = Accumulator(self._scorer.heads)
         preprocess = self.bundle.preprocessor()
         with open_runtime(

@@ -10,13 +10,15 @@ import math
 import re
 from collections.abc import Iterable
 
-__all__ = ["BLOCK_ORDER", "OTHER", "BlockNames", "sort_blocks"]
+__all__ = ["BLOCK_ORDER", "OTHER", "PIPELINE", "BlockNames", "sort_blocks"]
 
 OTHER = "other"
+# steps of pre- and postprocessing that an export put into the graph (`export.fused`)
+PIPELINE = "pipeline"
 # first path component -> block, for what has no finer division
 _WHOLE = {"regressor": "regressor", "classifier": "classifier", "segmentation_head": "segmentation-head"}
 # order of blocks along the network, by the first word of their name
-BLOCK_ORDER = ("encoder", "bifpn", "regressor", "classifier", "decoder", "segmentation-head", OTHER)
+BLOCK_ORDER = ("encoder", "bifpn", "regressor", "classifier", "decoder", "segmentation-head", PIPELINE, OTHER)
 
 # EfficientNet-B0's blocks per stage (Tan & Le 2019, table 1), multiplied by the depth coefficients of B0 to B7
 _REPEATS = (1, 2, 2, 3, 3, 4, 1)
@@ -73,6 +75,8 @@ class BlockNames:
             return f"encoder/{match[1]}{match[2]}" if match else "encoder/stem"
         if head == "bifpndecoder":
             return "decoder/sum"
+        if head == PIPELINE and len(parts) > 1:
+            return f"{PIPELINE}/{parts[1]}"
         return _WHOLE.get(head, "bifpn" if head == "bifpn" else OTHER)
 
 

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridnets.bundle.form import UNFUSED, GraphForm, NmsForm
+from hybridnets.bundle.form import UNFUSED, GraphForm
 from hybridnets.config import SegMode
 from hybridnets.enlarge import Enlarger
-from hybridnets.errors import ExitCode, HnxError
+from hybridnets.errors import HnxError
 from hybridnets.preprocess import Letterbox
 from hybridnets.suppression import MANY, suppress, worth_it
 
@@ -194,27 +194,10 @@ class Postprocessor:
         iou: float | None = None,
         form: GraphForm = UNFUSED,
     ) -> None:
-        graph = form.nms or NmsForm()
-        conf, iou = graph.conf if conf is None else conf, graph.iou if iou is None else iou
-        for name, value in (("confidence", conf), ("IoU", iou)):
-            if not 0.0 <= value <= 1.0:
-                raise HnxError(
-                    f"A {name} threshold of {value}",
-                    why="thresholds lie between 0 and 1",
-                    fix="for example 0.25",
-                    code=ExitCode.USAGE,
-                )
-        if form.nms is not None and (conf < graph.conf or iou != graph.iou):
-            raise HnxError(
-                f"Boxes above {conf:g} with an IoU of {iou:g} cannot be had from this bundle",
-                why=f"its graph suppresses boxes itself, with thresholds {graph.conf:g} and {graph.iou:g}",
-                fix=f"use --conf {graph.conf:g} (or more) --iou {graph.iou:g}, or export without --nms",
-                code=ExitCode.USAGE,
-            )
         self.anchors = None if anchors is None else anchors.reshape(-1, 4)
         self.target = target
         self.seg_mode: SegMode = seg_mode
-        self.conf, self.iou = conf, iou
+        self.conf, self.iou = form.thresholds(conf, iou)
         self.form = form
         self._enlargers: dict[tuple[int, ...], Enlarger] = {}
 

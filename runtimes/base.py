@@ -196,7 +196,7 @@ class Runtime(ABC):
         """Check the request; nothing is loaded yet.
 
         Raises:
-            HnxError: the precision is not one of this runtime's, or cannot run on this machine (exit code 4).
+            HnxError: the precision is not one of this runtime's, or it or the bundle cannot run here (exit code 4).
         """
         self.bundle = bundle
         self.options = options or RuntimeOptions()
@@ -211,6 +211,13 @@ class Runtime(ABC):
                 why=f"it runs {', '.join(self.stored)}",
                 fix="choose one of these, or another runtime",
                 code=ExitCode.USAGE,
+            )
+        if (refusal := self.refuses(bundle)) is not None:
+            raise HnxError(
+                f"{self.name} cannot run bundle {bundle.name}",
+                why=refusal[0],
+                fix=refusal[1],
+                code=ExitCode.NOTHING_RAN,
             )
         if self.options.compile and not self.compiles:
             raise HnxError(
@@ -237,6 +244,14 @@ class Runtime(ABC):
     @abstractmethod
     def probe(cls) -> Probe:
         """Can it run here? Imports the library at most; loads no network."""
+
+    @classmethod
+    def refuses(cls, bundle: Bundle) -> tuple[str, str] | None:
+        """Why no precision of this bundle can run here, and what to do about it; None where nothing is in the way.
+
+        Asked where the library is there.
+        """
+        return None
 
     @abstractmethod
     def _open(self) -> Execution:

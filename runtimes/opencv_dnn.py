@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import cv2
 from numpy.typing import NDArray
 
+from hybridnets.bundle import Bundle
 from runtimes.base import Arrays, Execution, Probe, Runtime
 
 __all__ = ["OpenCvRuntime"]
@@ -32,6 +33,16 @@ class OpenCvRuntime(Runtime):
             )
         return Probe(version=cv2.__version__, precisions={"fp32": ""})
 
+    @classmethod
+    def refuses(cls, bundle: Bundle) -> tuple[str, str] | None:
+        """See `Runtime.refuses`."""
+        if bundle.form.nms is None or int(cv2.__version__.split(".")[0]) >= 5:
+            return None
+        return (
+            f"its graph suppresses boxes, and the DNN module of OpenCV {cv2.__version__} has no NonMaxSuppression",
+            "export it with --decode instead of --nms, or pip install 'opencv-python-headless>=5'",
+        )
+
     def _read(self) -> Any:
         # backend and target stay at their default, OpenCV's own code on the CPU: OpenCV 5 warns when they are set
         return cv2.dnn.readNetFromONNX(str(self.model_path))
@@ -39,7 +50,7 @@ class OpenCvRuntime(Runtime):
     def _open(self) -> Execution:
         cv2.setNumThreads(self.options.thread_count)  # of the whole process: OpenCV has no setting per net
         self._first = self._read()
-        self._names = [spec.name for spec in self.bundle.outputs.values()]
+        self._types = {spec.name: spec.dtype for spec in self.bundle.outputs.values()}
         return Execution(
             precision="fp32",  # the CPU target has no other arithmetic for float networks
             device="CPU",
@@ -55,7 +66,12 @@ class OpenCvRuntime(Runtime):
     def _infer(self, state: Any, inputs: Arrays) -> dict[str, NDArray[Any]]:
         for name, array in inputs.items():
             state.setInput(array, name)
-        return dict(zip(self._names, state.forward(self._names), strict=True))
+        names = list(self._types)
+        # before 5.0 everything is float32 there; whole numbers are held exactly
+        return {
+            name: array if array.dtype == self._types[name] else array.astype(self._types[name])
+            for name, array in zip(names, state.forward(names), strict=True)
+        }
 
     def _close(self) -> None:
         self._first = None

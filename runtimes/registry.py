@@ -16,6 +16,7 @@ __all__ = [
     "entry",
     "missing_variant",
     "names",
+    "obstacle",
     "open_runtime",
     "parse_runtimes",
     "probe",
@@ -170,6 +171,14 @@ def missing_variant(bundle: Bundle, row: RuntimeEntry, precision: str) -> dict[s
     return {"reason": f"the bundle stores no {stored} network for {row.name}", "fix": f"hnx quantize {bundle.path}"}
 
 
+def obstacle(bundle: Bundle, row: RuntimeEntry, precision: str) -> dict[str, str] | None:
+    """Reason and fix where a runtime that is here cannot run a precision of a bundle, else None."""
+    refusal = runtime_class(row).refuses(bundle)
+    if refusal is not None:
+        return {"reason": refusal[0], "fix": refusal[1]}
+    return missing_variant(bundle, row, precision)
+
+
 def installed_version(row: RuntimeEntry) -> str:
     """Version of the installed distribution, without importing it; empty when none is."""
     for package in row.packages:
@@ -196,9 +205,11 @@ def open_runtime(word: str, bundle: Bundle, options: RuntimeOptions | None = Non
     reasons = []
     for row in REGISTRY:
         state = probe(row)
-        if precision in state.runnable():
+        refusal = runtime_class(row).refuses(bundle) if state.available else None
+        if precision in state.runnable() and refusal is None:
             return runtime_class(row)(bundle, options).open()
-        reasons.append(f"{row.name}: {state.reason or state.precisions.get(precision) or f'no {precision}'}")
+        reason = state.reason or state.precisions.get(precision) or (refusal[0] if refusal else f"no {precision}")
+        reasons.append(f"{row.name}: {reason}")
     raise HnxError(
         f"No runtime can run {precision} here",
         why="; ".join(reasons),

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridnets.errors import HnxError
+from hybridnets.bundle import Bundle
 from hybridnets.fused import apply_form
 from hybridnets.preprocess import Preprocessor
 from runtimes.base import Arrays, Execution, Probe, Runtime
@@ -40,17 +40,23 @@ class TorchRuntime(Runtime):
         problem = "" if has_native("bf16") else "this CPU has no native bf16, PyTorch would emulate it"
         return Probe(version=torch.__version__, precisions={"fp32": "", "bf16": problem})
 
+    @classmethod
+    def refuses(cls, bundle: Bundle) -> tuple[str, str] | None:
+        """See `Runtime.refuses`."""
+        if bundle.weights is not None and bundle.model is not None:
+            return None
+        return (
+            "it holds no weights.safetensors, only the ONNX network",
+            "export it again without --no-weights, or use another runtime",
+        )
+
     def _open(self) -> Execution:
         import torch
 
         from hybridnets.checkpoint import build_model, load_checkpoint
 
-        if self.bundle.weights is None or self.bundle.model is None:
-            raise HnxError(
-                f"torch cannot run bundle {self.bundle.name}",
-                why="it holds no weights.safetensors, only the ONNX network",
-                fix="export it again without --no-weights, or use another runtime",
-            )
+        assert self.bundle.weights is not None
+        assert self.bundle.model is not None
         # every Python thread that calls torch gets a team of its own
         torch.set_num_threads(max(1, self.options.thread_count // self.options.streams))
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.options.precision]

@@ -41,7 +41,7 @@ def road_video() -> Path:
 def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A proved bundle of the untrained coefficient 0 at 256x128, made by the command itself. Do not change it."""
     base = tmp_path_factory.getbasetemp()
-    # beside the folders of this session's workers; a session without workers has one folder, its parent has all sessions
+    # beside the folders of the session's workers; without workers there is one folder, and its parent has all sessions
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-bundle"
     shared.mkdir(exist_ok=True)
     path = shared / "hybridnets_c0_128x256"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import safetensors.numpy
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -112,19 +113,42 @@ def toy(
     return model
 
 
+# name of a weight -> factor, and what is added
+_LIVELIER = {
+    "classifier.header.pointwise_conv.conv.weight": (400.0, 0.0),
+    "classifier.header.pointwise_conv.conv.bias": (1.0, 1.3),
+    "regressor.header.pointwise_conv.conv.weight": (60.0, 0.0),
+}
+
+
 def lively(bundle_path: Path) -> onnx.ModelProto:
     """The graph of the suite's untrained bundle, with heads turned up until they find some hundred boxes."""
     model = onnx.load(bundle_path / "hybridnets_128x256.onnx")
+    changed = 0
     for tensor in model.graph.initializer:
-        for name, factor, shift in (
-            ("model.classifier.header.pointwise_conv.conv.weight", 400.0, 0.0),
-            ("model.classifier.header.pointwise_conv.conv.bias", 1.0, 1.3),
-            ("model.regressor.header.pointwise_conv.conv.weight", 60.0, 0.0),
-        ):
-            if tensor.name == name:
-                value = numpy_helper.to_array(tensor) * np.float32(factor) + np.float32(shift)
-                tensor.CopyFrom(numpy_helper.from_array(value, name))
+        if tensor.name.removeprefix("model.") in _LIVELIER:
+            factor, shift = _LIVELIER[tensor.name.removeprefix("model.")]
+            value = numpy_helper.to_array(tensor) * np.float32(factor) + np.float32(shift)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+            changed += 1
+    assert changed == len(_LIVELIER)
     return model
+
+
+def _lively_weights(path: Path) -> None:
+    """The same for the weights that the torch runtime reads."""
+    with safetensors.safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, (factor, shift) in _LIVELIER.items():
+        state[name] = state[name] * np.float32(factor) + np.float32(shift)
+    safetensors.numpy.save_file(state, path, metadata)
+
+
+def lively_bundle(folder: Path, form: GraphForm, base: Path) -> Bundle:
+    """A bundle of the turned-up network in a form, for every runtime."""
+    model = lively(base)
+    return write_bundle(folder, fused(model, form).model if form.fused else model, form, base, weights=True)
 
 
 def fused(model: onnx.ModelProto, form: GraphForm, seg_mode: SegMode = "multiclass") -> FusedGraph:
@@ -135,15 +159,20 @@ def fused(model: onnx.ModelProto, form: GraphForm, seg_mode: SegMode = "multicla
     return fuse(model, form, size=SIZE, seg_mode=seg_mode, mean=MEAN, std=STD, anchors=anchors)
 
 
-def write_bundle(folder: Path, model: onnx.ModelProto, form: GraphForm, base: Path, **changes: object) -> Bundle:
+def write_bundle(
+    folder: Path, model: onnx.ModelProto, form: GraphForm, base: Path, *, weights: bool = False, **changes: object
+) -> Bundle:
     """A bundle of a graph in a form, with the anchors, weights and manifest of another one.
 
     Args:
+        weights: turn them up as `lively` does.
         changes: keys of the manifest to replace.
     """
     shutil.copytree(base, folder)
-    path = folder / "hybridnets_128x256.onnx"
+    path, state = folder / "hybridnets_128x256.onnx", folder / "weights.safetensors"
     onnx.save(model, path)
+    if weights:
+        _lively_weights(state)
     manifest = json.loads((folder / "manifest.json").read_text())
     header = read_onnx_header(path)
     manifest["pipeline"] = form.to_json()
@@ -151,7 +180,8 @@ def write_bundle(folder: Path, model: onnx.ModelProto, form: GraphForm, base: Pa
     manifest["outputs"] = [
         {"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "role": s.name} for s in header.outputs
     ]
-    manifest["files"][path.name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+    for file in (path, state):
+        manifest["files"][file.name] = {"sha256": sha256_file(file), "bytes": file.stat().st_size}
     manifest.update(changes)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return open_bundle(folder)

@@ -113,6 +113,7 @@ class EvalConfig:
                 "use fewer shards",
             )
         check_project(self.bundle, self.split.project)
+        _check_thresholds(self.bundle, self.effective)
         rows = planned_rows(self.runtimes)
         if self.baseline is not None and self.baseline_row not in rows:
             raise _usage(
@@ -180,9 +181,9 @@ def check_project(bundle: Bundle, project: Project) -> None:
     """
     named = bool(bundle.manifest)
     pairs: list[tuple[str, str, Sequence[str], Sequence[str]]] = []
-    if "regression" in bundle.outputs:
+    if bundle.detects:
         pairs.append(("detection classes", "obj_list", bundle.classes, project.classes))
-    if "segmentation" in bundle.outputs:
+    if bundle.segments:
         pairs.append(("segmentation classes", "seg_list", bundle.seg_classes, project.seg_list))
     for words, key, ours, theirs in pairs:
         if tuple(ours) != tuple(theirs) if named else len(ours) != len(theirs):
@@ -191,12 +192,28 @@ def check_project(bundle: Bundle, project: Project) -> None:
                 f"the network's {words} are {_listing(ours)}, the project's ({key}) {_listing(theirs)}",
                 "name the project that the network was trained with: -p PROJECT.yml",
             )
-    if "segmentation" in bundle.outputs and bundle.seg_mode != project.seg_mode:
+    if bundle.segments and bundle.seg_mode != project.seg_mode:
         raise _usage(
             f"Project {project.name} does not fit bundle {bundle.name}",
             f"the network's segmentation is {bundle.seg_mode}, the project's {project.seg_mode}",
             "name the project that the network was trained with: -p PROJECT.yml",
         )
+
+
+def _check_thresholds(bundle: Bundle, protocol: Protocol) -> None:
+    """Refuse a protocol that wants other boxes than a graph with suppression gives."""
+    form = bundle.form
+    if form.nms is None:
+        return
+    try:
+        form.thresholds(protocol.conf, protocol.iou)
+    except HnxError as error:
+        own = f"--conf {form.nms.conf:g} --iou {form.nms.iou:g}"
+        raise _usage(
+            f"Protocol {protocol.name} cannot be scored with bundle {bundle.name}",
+            f"it takes boxes above {protocol.conf:g} with an IoU of {protocol.iou:g}; {error.why}",
+            f"evaluate an export without --nms, or these boxes: --protocol deploy {own}",
+        ) from error
 
 
 def _listing(names: Sequence[str]) -> str:

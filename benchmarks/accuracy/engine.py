@@ -27,7 +27,7 @@ from benchmarks.config import planned_rows
 from benchmarks.environment import available_memory_mb, describe_environment
 from benchmarks.memory import estimate_mb, shortage
 from hybridnets.errors import ExitCode, HnxError
-from runtimes.registry import entry, missing_variant
+from runtimes.registry import entry, obstacle
 
 __all__ = ["EvalProgress", "open_row", "run_eval", "start_child"]
 
@@ -220,7 +220,7 @@ def _obstacle(run: _Run, row: EvalRow) -> dict[str, str] | None:
     problem = found["reason"] or found["precisions"].get(row.precision)
     if problem:
         return {"reason": problem, "fix": found["fix"] or f"use one of: {', '.join(found['runnable'])}"}
-    absent = missing_variant(run.config.bundle, entry(row.runtime), row.precision)
+    absent = obstacle(run.config.bundle, entry(row.runtime), row.precision)
     if absent is not None:
         return absent
     return shortage(row.name, estimate_mb(run.config.bundle, 1), available_memory_mb())

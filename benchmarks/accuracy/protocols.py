@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from hybridnets.config import SegMode
 from hybridnets.errors import ExitCode, HnxError
 
 if TYPE_CHECKING:
-    from hybridnets.bundle import Bundle
+    from hybridnets.bundle import Bundle, GraphForm
 
 __all__ = ["PROTOCOLS", "Heads", "Protocol"]
 
@@ -47,6 +47,10 @@ class Protocol:
                 f"Protocol {self.name} scores at {self.at!r}", fix="use 'input' or 'frame'", code=ExitCode.USAGE
             )
 
+    def within(self, form: GraphForm) -> Protocol:
+        """This protocol, or, for a graph that suppresses boxes itself, with the thresholds that it has."""
+        return self if form.nms is None else replace(self, conf=form.nms.conf, iou=form.nms.iou)
+
 
 PROTOCOLS: dict[str, Protocol] = {
     # what the HybridNets paper's tables were made with: P is tiny at such a low confidence, and meant to be
@@ -74,8 +78,8 @@ class Heads:
     def for_bundle(cls, bundle: Bundle) -> Heads:
         """Those that a bundle has."""
         return cls(
-            tuple(bundle.classes) if "regression" in bundle.outputs else (),
-            tuple(bundle.seg_classes) if "segmentation" in bundle.outputs else (),
+            tuple(bundle.classes) if bundle.detects else (),
+            tuple(bundle.seg_classes) if bundle.segments else (),
             bundle.seg_mode,
         )
 

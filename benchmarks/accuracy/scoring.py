@@ -15,8 +15,9 @@ from benchmarks.accuracy.matching import confusion_pairs, count_hits, overlaps
 from benchmarks.accuracy.protocols import Heads, Protocol
 from benchmarks.accuracy.records import ImageRecord
 from benchmarks.accuracy.segmentation import class_channels, count_pixels
+from hybridnets.bundle.form import UNFUSED, GraphForm
 from hybridnets.errors import HnxError
-from hybridnets.postprocess import Detections, Postprocessor, class_map
+from hybridnets.postprocess import Detections, Postprocessor
 from hybridnets.preprocess import Letterbox
 
 if TYPE_CHECKING:
@@ -72,22 +73,34 @@ class ImageScorer:
         heads: the outputs that are scored.
         target: (height, width) of the network's input.
         anchors: float32 (1, A, 4) y1, x1, y2, x2; None without a detection head.
+        form: what the graph has already done.
+
+    Raises:
+        HnxError: the graph suppresses boxes with other thresholds than the protocol's.
     """
 
     def __init__(
-        self, protocol: Protocol, heads: Heads, target: tuple[int, int], anchors: NDArray[np.float32] | None
+        self,
+        protocol: Protocol,
+        heads: Heads,
+        target: tuple[int, int],
+        anchors: NDArray[np.float32] | None,
+        *,
+        form: GraphForm = UNFUSED,
     ) -> None:
         self.protocol, self.heads = protocol, heads
-        self._postprocess = Postprocessor(anchors, target, heads.seg_mode, conf=protocol.conf, iou=protocol.iou)
+        self._postprocess = Postprocessor(
+            anchors, target, heads.seg_mode, conf=protocol.conf, iou=protocol.iou, form=form
+        )
 
     @classmethod
     def for_bundle(cls, protocol: Protocol, bundle: Bundle) -> ImageScorer:
         """A scorer for the outputs of a bundle.
 
         Raises:
-            HnxError: its anchors cannot be read.
+            HnxError: its anchors cannot be read, or its graph suppresses boxes with other thresholds.
         """
-        return cls(protocol, Heads.for_bundle(bundle), bundle.target, bundle.anchors())
+        return cls(protocol, Heads.for_bundle(bundle), bundle.target, bundle.anchors(), form=bundle.form)
 
     def score(self, sample: Labelled, outputs: Mapping[str, NDArray[Any]], input_sha256: str = "") -> ImageRecord:
         """Score one image.
@@ -102,15 +115,13 @@ class ImageScorer:
         """
         parts: dict[str, Any] = {}
         if self.heads.classes:
-            parts = self._detections(sample, outputs["regression"], outputs["classification"])
+            parts = self._detections(sample, outputs)
         if self.heads.seg_classes:
             parts["seg"] = self._pixels(sample, outputs["segmentation"])
         return ImageRecord(name=sample.name, input_sha256=input_sha256, **parts)
 
-    def _detections(
-        self, sample: Labelled, regression: NDArray[np.float32], classification: NDArray[np.float32]
-    ) -> dict[str, Any]:
-        found = self._postprocess.detect(regression, classification)
+    def _detections(self, sample: Labelled, outputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        found = self._postprocess.boxes(outputs)
         if not sample.has_boxes:
             # nobody knows which of them are right: the image has no part in any figure of detection
             found = Detections(found.boxes[:0], found.scores[:0], found.classes[:0])
@@ -127,19 +138,15 @@ class ImageScorer:
             )
         return score_boxes(labels, number, replace(found, boxes=boxes), count)
 
-    def _pixels(self, sample: Labelled, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+    def _pixels(self, sample: Labelled, maps: NDArray[Any]) -> NDArray[np.int64]:
         """int64 (C, 4) counts of `Heads.channels`."""
         mode, channels = self.heads.seg_mode, len(self.heads.channels)
         at_frame = self.protocol.at == "frame"
         target = sample.frame_target if at_frame else sample.target
         if target is None:
             raise HnxError(f"No masks at frame size for {sample.name}", fix="read samples with frame_target=True")
-        if at_frame:
-            predicted = self._postprocess.segment(logits, sample.letterbox)
-        else:
-            maps = logits.reshape(logits.shape[-3:])
-            # sigmoid(x) >= 0.5 is x >= 0
-            predicted = class_map(maps) if mode == "multiclass" else (maps >= 0).view(np.uint8)
+        after = self._postprocess
+        predicted = after.segment(maps, sample.letterbox) if at_frame else after.input_map(maps)
         if mode == "multiclass":
             return count_pixels(class_channels(predicted, channels), class_channels(target, channels))
         predicted, target = (array.reshape(-1, *array.shape[-2:]) for array in (predicted, target))

@@ -35,7 +35,8 @@ STORE_VERSION = 1
 ROOT = Path(__file__).resolve().parents[2]
 # whose source decides what is stored; what is computed from the records afterwards is not
 DECISIVE = (
-    *(f"hybridnets/{name}.py" for name in ("anchors", "postprocess", "preprocess", "sources", "suppression")),
+    *(f"hybridnets/{name}.py" for name in ("anchors", "enlarge", "fused", "postprocess", "preprocess")),
+    *(f"hybridnets/{name}.py" for name in ("sources", "suppression")),
     *(f"hybridnets/dataset/{name}.py" for name in ("labels", "masks", "reader")),
     "runtimes/*.py",
     *(f"benchmarks/accuracy/{name}.py" for name in ("coco", "feed", "matching", "protocols", "records", "scoring")),

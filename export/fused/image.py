@@ -48,9 +48,9 @@ def take_canvas(editor: GraphEditor, size: tuple[int, int], mean: Sequence[float
     shape = [batch.dim_param or batch.dim_value, height, width, 3]
     image.CopyFrom(onnx.helper.make_tensor_value_info(image.name, onnx.TensorProto.UINT8, shape))
 
-    # bytes are moved, not floats
-    planes = editor.add_node("Transpose", [image.name], f"{_NAME}/Transpose", perm=[0, 3, 1, 2])
-    floats = editor.add_node("Cast", [planes], f"{_NAME}/Cast", to=onnx.TensorProto.FLOAT)
+    # TensorRT takes uint8 into nothing but a Cast; on CPUs the other order is no faster
+    pixels = editor.add_node("Cast", [image.name], f"{_NAME}/Cast", to=onnx.TensorProto.FLOAT)
+    floats = editor.add_node("Transpose", [pixels], f"{_NAME}/Transpose", perm=[0, 3, 1, 2])
     level = 255 * np.asarray(mean, np.float64)
     scale = 1 / (255 * np.asarray(std, np.float64))
     if _fold(editor, readers, scale):

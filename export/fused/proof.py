@@ -127,6 +127,9 @@ class FusedProof:
 
     def _same_classes(self, found: NDArray[np.uint8], expected: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
         """Other classes only where two logits are equal, or one is zero, up to rounding."""
+        most = logits.shape[1] - 1 if self.seg_mode == "multiclass" else 1
+        if found.max(initial=0) > most:
+            raise _differs("segmentation", f"class {found.max()} where {most} is the last")
         different = found != expected
         margin = 0.0
         if different.any():
@@ -188,6 +191,9 @@ def prove_fused(
         HnxError: an output differs by more than rounding, or the file does not run.
     """
     reference, worst, described = Reference(model, preprocess), Worst(), []
+    boxes = check.anchors is not None and check.form.detection != "raw"
+    # of the copy, and before it is saved: saving may put the weights of what it saves into another file
+    street = _boxes_part(fused.tapped, check) if boxes else None
     with tempfile.TemporaryDirectory() as folder, readable_errors(path.name):
         beside = Path(folder) / path.name
         save(fused.tapped, beside, external_data=False, metadata={})
@@ -205,9 +211,9 @@ def prove_fused(
             for name, array in zip(names, delivered.run(names, {"input": given}), strict=True):
                 if array.shape != values[name].shape or not _same(name, array, values[name], check.tolerance):
                     raise _differs(name, "the file delivers other values than its copy with more outputs")
-        if check.anchors is not None and check.form.detection != "raw":
+        if street is not None:
             described.append("outputs as on a busy street")
-            _prove_boxes(fused.model, check, Path(folder))
+            _prove_boxes(*street, check, Path(folder))
     return within(Proof(worst.outputs, tuple(described), check.tolerance, check.found))
 
 
@@ -220,11 +226,16 @@ def _same(name: str, found: NDArray[Any], expected: NDArray[Any], tolerance: flo
     return bool(np.allclose(found, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True))
 
 
-def _prove_boxes(model: onnx.ModelProto, check: FusedProof, folder: Path) -> None:
-    """The boxes' part of the graph alone, on made-up outputs of a network."""
+def _boxes_part(model: onnx.ModelProto, check: FusedProof) -> tuple[onnx.ModelProto, dict[str, NDArray[np.float32]]]:
+    """The boxes' part of a graph alone, and made-up outputs of a network for it."""
     assert check.anchors is not None
     raw = busy_street(check.anchors, check.target, check.classes)
-    part = boxes_alone(model, raw)
+    return boxes_alone(model, raw), raw
+
+
+def _prove_boxes(
+    part: onnx.ModelProto, raw: Mapping[str, NDArray[np.float32]], check: FusedProof, folder: Path
+) -> None:
     save(part, folder / "boxes.onnx", external_data=False, metadata={})
     session = open_session(folder / "boxes.onnx")
     names = [spec.name for spec in session.get_outputs()]

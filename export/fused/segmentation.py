@@ -26,10 +26,13 @@ def add_class_map(editor: GraphEditor, logits: str, seg_mode: SegMode, size: tup
     """
     import onnx
 
-    uint8 = onnx.TensorProto.UINT8
+    def bytes_of(values: str, output: str | None = None) -> str:
+        # by way of floats: TensorRT converts nothing else to uint8
+        floats = editor.add_node("Cast", [values], f"{_NAME}/Floats", to=onnx.TensorProto.FLOAT)
+        return editor.add_node("Cast", [floats], f"{_NAME}/Cast", output=output, to=onnx.TensorProto.UINT8)
+
     if seg_mode == "multiclass":
-        classes = editor.add_node("ArgMax", [logits], f"{_NAME}/ArgMax", axis=1, keepdims=0)
-        editor.add_node("Cast", [classes], f"{_NAME}/Cast", output=_OUTPUT, to=uint8)
+        bytes_of(editor.add_node("ArgMax", [logits], f"{_NAME}/ArgMax", axis=1, keepdims=0), _OUTPUT)
         return
     zero = editor.add_constant(np.zeros(1, np.float32), f"{_NAME}/zero")
     if editor.opset >= 12:
@@ -39,9 +42,9 @@ def add_class_map(editor: GraphEditor, logits: str, seg_mode: SegMode, size: tup
         equal = editor.add_node("Equal", [logits, zero], f"{_NAME}/Equal")
         on = editor.add_node("Or", [above, equal], f"{_NAME}/Or")
     if seg_mode == "multilabel":
-        editor.add_node("Cast", [on], f"{_NAME}/Cast", output=_OUTPUT, to=uint8)
+        bytes_of(on, _OUTPUT)
         return
-    number = editor.add_node("Cast", [on], f"{_NAME}/Cast", to=uint8)
+    number = bytes_of(on)
     # 0: as it is, the batch
     shape = editor.add_constant(np.array([0, size[1], size[0]], np.int64), f"{_NAME}/shape")
     editor.add_node("Reshape", [number, shape], f"{_NAME}/Reshape", output=_OUTPUT)

@@ -53,6 +53,7 @@ def busy_street(anchors: NDArray[np.float32], target: tuple[int, int], classes: 
     regression[0, rows, :2] = (centre - (prior[rows, :2] + prior[rows, 2:]) / 2) / span
     regression[0, rows, 2:] = np.log(side * np.exp(random.normal(0, 0.05, side.shape)) / span)
     kind = random.integers(0, classes, _OBJECTS)[which]
-    # two digits, so that some scores are equal
-    classification[0, rows, kind] = np.round(random.uniform(0.2, 0.99, len(rows)), 2)
+    # seen clearly or hardly: thresholds of any value divide them; two digits, so that some scores are equal
+    level = random.uniform(0.05, 0.99, _OBJECTS)[which]
+    classification[0, rows, kind] = np.round(level * random.uniform(0.9, 1.0, len(rows)), 2)
     return {"regression": regression, "classification": classification}

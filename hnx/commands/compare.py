@@ -31,8 +31,12 @@ __all__ = ["command"]
 @click.option(
     "--tolerance", type=click.FloatRange(min=0), help="Largest relative L2.  [default: by precision, 1e-4 for fp32]"
 )
-@click.option("--conf", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="Score threshold of boxes.")
-@click.option("--iou", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Overlap limit of boxes.")
+@click.option(
+    "--conf",
+    type=click.FloatRange(0, 1),
+    help="Score threshold of boxes.  [default: 0.25, or what a graph suppresses with]",
+)
+@click.option("--iou", type=click.FloatRange(0, 1), help="Overlap limit of boxes.  [default: 0.3, or a graph's]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
 def command(
@@ -41,14 +45,15 @@ def command(
     source: str | None,
     frames: int,
     tolerance: float | None,
-    conf: float,
-    iou: float,
+    conf: float | None,
+    iou: float | None,
     threads: int | None,
     json_file: Path | None,
 ) -> None:
     """Run two deployments on the same real frames and say how far they agree.
 
-    Compares the raw outputs, the boxes and the masks of one bundle on two runtimes, or of two bundles. Ends with exit
+    Compares the raw outputs, the boxes and the masks of one bundle on two runtimes, or of two bundles. Where the two
+    graphs do different parts of pre- and postprocessing, the outputs that both have, boxes and masks. Ends with exit
     code 3 when a limit is exceeded.
     """
     import itertools
@@ -106,10 +111,11 @@ def _print(result: Agreement) -> None:
         table.add_column(name, justify="right")
     for role, value in result.outputs.items():
         table.add_row(role, f"{value.max_abs:.2e}", f"{value.rel_l2:.2e}", f"{value.cosine:.9f}")
-    stdout().print(table)
+    if result.outputs:
+        stdout().print(table)
     a, b, matched = result.boxes
     print(f"boxes: {a} and {b}, {matched} matched ({result.box_agreement:.1%})")
     if result.pixel_agreement is not None:
         print(f"masks: {result.pixel_agreement:.3%} of the pixels agree")
     if not result.problems:
-        success(f"equal within {result.tolerance:.0e} relative L2")
+        success(f"equal within {result.tolerance:.0e} relative L2" if result.outputs else "equal boxes and masks")

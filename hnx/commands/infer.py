@@ -110,16 +110,12 @@ Examples:
 @click.option(
     "--conf",
     type=click.FloatRange(0, 1),
-    default=0.25,
-    show_default=True,
-    help="Boxes need a score above it.",
+    help="Boxes need a score above it.  [default: 0.25, or what the graph suppresses with]",
 )
 @click.option(
     "--iou",
     type=click.FloatRange(0, 1),
-    default=0.3,
-    show_default=True,
-    help="The weaker of two boxes that overlap more is dropped.",
+    help="The weaker of two boxes that overlap more is dropped.  [default: 0.3, or the graph's]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one inference.  [default: all]")
 @click.option(
@@ -146,8 +142,8 @@ def command(
     bundle: str | None,
     runtime: str,
     precision: str,
-    conf: float,
-    iou: float,
+    conf: float | None,
+    iou: float | None,
     threads: int | None,
     workers: int,
     compiled: bool,
@@ -191,8 +187,8 @@ def _predictor(
     threads: int | None,
     workers: int,
     compiled: bool,
-    conf: float,
-    iou: float,
+    conf: float | None,
+    iou: float | None,
 ) -> Any:
     from hnx.console import status
     from runtimes.base import RuntimeOptions

@@ -103,6 +103,22 @@ class GraphForm:
             "nms": ("detections",),
         }[self.detection]
 
+    def thresholds(self, conf: float | None = None, iou: float | None = None) -> tuple[float, float]:
+        """Score and overlap thresholds: those asked for, else those of a suppression in the graph, else 0.25 and 0.3.
+
+        Raises:
+            HnxError: outside [0, 1], or not to be had from a graph that suppresses boxes itself (exit code 2).
+        """
+        graph = self.nms or NmsForm()
+        chosen = NmsForm(graph.conf if conf is None else conf, graph.iou if iou is None else iou)
+        if self.nms is not None and (chosen.conf < graph.conf or chosen.iou != graph.iou):
+            raise _usage(
+                f"Boxes above {chosen.conf:g} with an IoU of {chosen.iou:g} cannot be had from this bundle",
+                f"its graph suppresses boxes itself, with thresholds {graph.conf:g} and {graph.iou:g}",
+                f"use --conf {graph.conf:g} (or more) --iou {graph.iou:g}, or export without --nms",
+            )
+        return chosen.conf, chosen.iou
+
     def size(self, shape: tuple[int | str, ...]) -> tuple[int, int]:
         """(height, width) of an input of this form and shape.
 

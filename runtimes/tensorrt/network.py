@@ -39,6 +39,7 @@ class Parsed:
         inputs, outputs: their forms; -1 for a free batch.
         quantised: QuantizeLinear and DequantizeLinear nodes.
         matrix_types: types the convolutions read, with their number.
+        suppressions: NonMaxSuppression nodes.
     """
 
     network: Any
@@ -46,6 +47,7 @@ class Parsed:
     outputs: tuple[TensorForm, ...]
     quantised: int
     matrix_types: Counter[str]
+    suppressions: int = 0
 
 
 def parse(library: Library, builder: Any, onnx: Path) -> Parsed:
@@ -68,18 +70,20 @@ def parse(library: Library, builder: Any, onnx: Path) -> Parsed:
             or library.log.why("its parser does not say why"),
             fix="export the network again; a quantised one must follow the Q/DQ rules of docs/tensorrt.md",
         )
-    quantised = 0
+    quantised = suppressions = 0
     types: Counter[str] = Counter()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         kind = layer.type.name
         if kind in ("QUANTIZE", "DEQUANTIZE"):
             quantised += 1
+        elif kind == "NMS":
+            suppressions += 1
         elif kind in _MATRIX:
             types[_dtype(layer.get_input(0))] += 1
     inputs = tuple(_form(network.get_input(index), "input") for index in range(network.num_inputs))
     outputs = tuple(_form(network.get_output(index), "output") for index in range(network.num_outputs))
-    return Parsed(network, inputs, outputs, quantised, types)
+    return Parsed(network, inputs, outputs, quantised, types, suppressions)
 
 
 def _describe(library: Library, onnx: Path, error: Any) -> str:
@@ -114,12 +118,19 @@ def _form(tensor: Any, mode: str) -> TensorForm:
 
 
 def check_types(config: PlanConfig, library: Library, parsed: Parsed) -> None:
-    """Refuse networks that would silently become something else than what was asked for.
+    """Refuse networks that cannot be built, or would silently become something else than what was asked for.
 
     Raises:
-        HnxError: int8 without Q/DQ or the reverse; a strongly typed build of a file in other types (exit code 2).
+        HnxError: suppression of boxes for RTX, int8 without Q/DQ or the reverse, a strongly typed build of a file in
+            other types (exit code 2).
     """
     name = config.onnx.name
+    if parsed.suppressions and library.flavor == "rtx":
+        raise _usage(
+            f"{library.name} {library.version} cannot build {name}",
+            "its graph suppresses boxes, for which TensorRT for RTX has no kernels",
+            "export it with --decode instead of --nms",
+        )
     if config.int8 and not parsed.quantised:
         raise _usage(
             f"--int8, but {name} has no QuantizeLinear nodes",

@@ -38,8 +38,10 @@ def test_rows_in_order_without_repetitions() -> None:
     assert planned_rows("ov:half,onnxruntime,ov") == [
         ("openvino", "fp16"),
         ("onnxruntime", "fp32"),
+        ("onnxruntime", "int8"),
         ("openvino", "fp32"),
         ("openvino", "bf16"),
+        ("openvino", "int8"),
     ]
     assert config(runtimes="ort,ov", baseline="ort").baseline_row == ("onnxruntime", "fp32")
 

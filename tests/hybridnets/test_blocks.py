@@ -37,6 +37,7 @@ def test_stages_end_where_efficientnet_says(count: int, last_of_stage: list[int]
         ("/bifpndecoder/Add_2", "decoder/sum"),
         ("/segmentation_head/segmentation_head.0/Conv", "segmentation-head"),
         ("/encoder/layer3.1/conv2/Conv", "encoder/layer3"),
+        ("/pipeline/detection/NonMaxSuppression", "pipeline/detection"),
         ("", "other"),
         ("onnx::Conv_77", "other"),
     ],

@@ -85,3 +85,17 @@ def test_sizes_of_both_inputs() -> None:
     ):
         with pytest.raises(ValueError, match="the input is not"):
             form.size(shape)
+
+
+def test_thresholds_are_the_graphs_where_it_suppresses() -> None:
+    assert UNFUSED.thresholds() == (0.25, 0.3)
+    assert UNFUSED.thresholds(0.001, 0.6) == (0.001, 0.6)
+    form = GraphForm(detection="nms", nms=NmsForm(0.4, 0.5))
+    assert form.thresholds() == (0.4, 0.5)
+    assert form.thresholds(0.6) == (0.6, 0.5)
+    for asked in ((0.39, 0.5), (0.4, 0.6), (None, 0.45)):
+        with pytest.raises(HnxError, match="cannot be had from this bundle") as caught:
+            form.thresholds(*asked)
+        assert caught.value.code == ExitCode.USAGE
+    with pytest.raises(HnxError, match="threshold"):
+        UNFUSED.thresholds(iou=1.5)

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hybridnets.bundle import GraphForm, NmsForm
 from hybridnets.files import sha256_file
+from tests import fused
 from tests.runtimes.tensorrt import networks
 
 ROOT = Path(__file__).parents[3]
@@ -128,6 +130,29 @@ def test_requests_the_network_cannot_fulfil_are_usage_errors(tmp_path: Path) -> 
         done = build(onnx, *options, "-o", tmp_path / "out", cache=tmp_path)
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("detection", ["raw", "decoded"])
+@pytest.mark.parametrize("segmentation", ["logits", "classmap", "lowres"])
+def test_fused_steps_are_built(segmentation: str, detection: str, tmp_path: Path) -> None:
+    import onnx
+
+    form = GraphForm("uint8", segmentation, detection)  # type: ignore[arg-type]
+    onnx.save(fused.fused(fused.toy(), form).model, tmp_path / "a.onnx")
+    done = build(tmp_path / "a.onnx", "-o", tmp_path, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sidecar(tmp_path)["tensors"][0]["dtype"] == "uint8"
+
+
+def test_suppression_in_the_graph_is_refused_before_the_build(tmp_path: Path) -> None:
+    import onnx
+
+    form = GraphForm(detection="nms", nms=NmsForm())
+    onnx.save(fused.fused(fused.toy(), form).model, tmp_path / "a.onnx")
+    done = build(tmp_path / "a.onnx", "-o", tmp_path / "out", cache=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "--decode instead of --nms" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
