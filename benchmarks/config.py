@@ -10,8 +10,9 @@ from typing import Literal, get_args
 
 from hybridnets.bundle import Bundle
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
-from runtimes.base import available_threads, parse_precision
+from runtimes.base import TUNED, available_threads, parse_precision
 from runtimes.registry import entry, parse_runtimes
+from runtimes.tuned import is_kept
 
 __all__ = ["EXTENSION", "PRESETS", "BenchConfig", "Preset", "Scenario", "parse_row", "planned_rows"]
 
@@ -94,7 +95,7 @@ class BenchConfig:
         if self.streams is not None and self.scenario != "multi":
             raise _usage("--streams without --scenario multi", "other scenarios choose it", "add --scenario multi")
         _ = self.thresholds  # its own checks
-        rows = planned_rows(self.runtimes)
+        rows = planned_rows(self.runtimes, self.bundle)
         if self.baseline is not None and self.baseline_row not in rows:
             raise _usage(
                 f"Baseline {self.baseline!r} is not measured",
@@ -161,15 +162,19 @@ def parse_row(text: str) -> tuple[str, str]:
     return entry(name).name, parse_precision(precision or "fp32")
 
 
-def planned_rows(runtimes: str) -> list[tuple[str, str]]:
+def planned_rows(runtimes: str, bundle: Bundle | None = None) -> list[tuple[str, str]]:
     """(runtime, precision) of every row, in the order of the table.
+
+    Args:
+        bundle: a runtime without precision has a row `tuned`, too, where `hnx tune` kept a setting for it in there.
 
     Raises:
         HnxError: an unknown runtime or precision (exit code 2).
     """
     rows: list[tuple[str, str]] = []
     for row, precision in parse_runtimes(runtimes):
-        for name in row.precisions if precision is None else (precision,):
+        kept = (TUNED,) if bundle is not None and is_kept(bundle, row.name) else ()
+        for name in (*row.precisions, *kept) if precision is None else (precision,):
             if (row.name, name) not in rows:
                 rows.append((row.name, name))
     return rows

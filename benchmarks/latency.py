@@ -104,7 +104,7 @@ def run_bench(
     expected = tensor_sha256(config.bundle.preprocessor()(decode_jpeg(encoded[0]))[0])
     environment = describe_environment()
     counters = throttle_counters()
-    rows = [Row(runtime, precision) for runtime, precision in planned_rows(config.runtimes)]
+    rows = [Row(runtime, precision) for runtime, precision in planned_rows(config.runtimes, config.bundle)]
     with tempfile.TemporaryDirectory(prefix="hnx-bench-") as folder:
         names = []
         for index, data in enumerate(encoded):

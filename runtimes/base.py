@@ -23,6 +23,7 @@ from hybridnets.onnx_header import TensorSpec
 
 __all__ = [
     "PRECISIONS",
+    "TUNED",
     "Arrays",
     "Context",
     "Execution",
@@ -36,6 +37,8 @@ __all__ = [
 Arrays = Mapping[str, NDArray[Any]]
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+# stands for the precision and the threads that `hnx tune` kept in the bundle: see `runtimes.tuned`
+TUNED = "tuned"
 _ALIASES = {
     "f32": "fp32",
     "float32": "fp32",
@@ -51,7 +54,7 @@ _MOST_THREADS = 1024  # far more than any board has; 100000 took two minutes to 
 
 
 def parse_precision(word: str) -> str:
-    """Canonical name of a precision.
+    """Canonical name of a precision, or `tuned`.
 
     Raises:
         HnxError: unknown, with a suggestion (exit code 2).
@@ -60,10 +63,10 @@ def parse_precision(word: str) -> str:
     'fp16'
     """
     name = _ALIASES.get(word.lower(), word.lower())
-    if name not in PRECISIONS:
+    if name not in (*PRECISIONS, TUNED):
         raise HnxError(
             f"Unknown precision {word!r}",
-            why=did_you_mean(word, [*PRECISIONS, *_ALIASES]),
+            why=did_you_mean(word, [*PRECISIONS, TUNED, *_ALIASES]),
             fix="choose one of these",
             code=ExitCode.USAGE,
         )
@@ -82,7 +85,7 @@ class RuntimeOptions:
     """How to run; None means the runtime's sensible default.
 
     Attributes:
-        precision: arithmetic asked for.
+        precision: arithmetic asked for; `open_runtime` also takes `tuned`.
         threads: CPU threads of one inference; default all available.
         streams: inferences that will run side by side.
         compile: torch only: torch.compile (minutes at first, faster after).

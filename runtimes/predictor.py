@@ -129,7 +129,8 @@ def load(
     Args:
         bundle: folder written by `hnx export`, or an ONNX file.
         runtime: a runtime's name, or `auto` for the first of the registry that runs here.
-        precision: fp32, bf16, fp16 or int8, as far as the runtime and the device have it.
+        precision: fp32, bf16, fp16 or int8, as far as the runtime and the device have it; `tuned` for what `hnx tune`
+            kept in the bundle for this machine.
         threads: CPU threads; default all.
         conf: boxes need a score above it; default what the graph suppresses with, else 0.25.
         iou: overlap above which the weaker box of a class is dropped; default the graph's, else 0.3.

@@ -8,12 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from hybridnets.bundle import Bundle
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
-from runtimes.base import Probe, Runtime, RuntimeOptions, first_line
+from runtimes.base import TUNED, Probe, Runtime, RuntimeOptions, first_line
 
 __all__ = [
     "REGISTRY",
     "RuntimeEntry",
     "entry",
+    "first_runnable",
     "missing_variant",
     "names",
     "obstacle",
@@ -164,11 +165,23 @@ def install_command(row: RuntimeEntry) -> str:
 
 
 def missing_variant(bundle: Bundle, row: RuntimeEntry, precision: str) -> dict[str, str] | None:
-    """Reason and fix where a bundle stores no network for a precision of a runtime, else None."""
+    """Reason and fix where a bundle stores no network (or no tuned setting that holds here), else None."""
+    if precision == TUNED:
+        return _not_tuned(bundle, row)
     stored = runtime_class(row).stored.get(precision, "fp32")
     if any(v.precision == stored and (not v.runtimes or row.name in v.runtimes) for v in bundle.variants):
         return None
     return {"reason": f"the bundle stores no {stored} network for {row.name}", "fix": f"hnx quantize {bundle.path}"}
+
+
+def _not_tuned(bundle: Bundle, row: RuntimeEntry) -> dict[str, str] | None:
+    from runtimes.tuned import look_up
+
+    found = look_up(bundle, row.name)
+    if found.tuning is not None:
+        return None
+    reason = f"the setting of hnx tune is not used here: {found.problem}" if found.problem else "no setting is kept"
+    return {"reason": reason, "fix": f"hnx tune {bundle.path} --runtime {row.name}"}
 
 
 def obstacle(bundle: Bundle, row: RuntimeEntry, precision: str) -> dict[str, str] | None:
@@ -192,22 +205,39 @@ def installed_version(row: RuntimeEntry) -> str:
 def open_runtime(word: str, bundle: Bundle, options: RuntimeOptions | None = None) -> Runtime:
     """Open a bundle on a runtime by name, or on the first that runs here for `auto`.
 
+    The precision `tuned` runs what `hnx tune` kept in the bundle for this machine.
+
     Raises:
-        HnxError: unknown runtime (code 2), nothing can run here (code 4), or the library refuses the network.
+        HnxError: unknown runtime (code 2), nothing can run here or nothing is kept for it (code 4), or the library
+            refuses the network.
     """
+    from runtimes.tuned import tuned_options
+
+    options = options or RuntimeOptions()
+    tuned = options.precision == TUNED
     if word != "auto":
         row = entry(word)
         state = probe(row)
         if not state.available:
             raise HnxError(f"{row.name} cannot run here", why=state.reason, fix=state.fix, code=ExitCode.NOTHING_RAN)
-        return runtime_class(row)(bundle, options).open()
-    precision = (options or RuntimeOptions()).precision
+    else:
+        row = first_runnable(bundle, "fp32" if tuned else options.precision)
+    chosen = tuned_options(bundle, row.name, options) if tuned else options
+    return runtime_class(row)(bundle, chosen).open()
+
+
+def first_runnable(bundle: Bundle, precision: str) -> RuntimeEntry:
+    """The first runtime of the registry that runs a precision of a bundle here.
+
+    Raises:
+        HnxError: none does, with the reason of each (exit code 4).
+    """
     reasons = []
     for row in REGISTRY:
         state = probe(row)
         refusal = runtime_class(row).refuses(bundle) if state.available else None
         if precision in state.runnable() and refusal is None:
-            return runtime_class(row)(bundle, options).open()
+            return row
         reason = state.reason or state.precisions.get(precision) or (refusal[0] if refusal else f"no {precision}")
         reasons.append(f"{row.name}: {reason}")
     raise HnxError(

@@ -114,7 +114,7 @@ class EvalConfig:
             )
         check_project(self.bundle, self.split.project)
         _check_thresholds(self.bundle, self.effective)
-        rows = planned_rows(self.runtimes)
+        rows = planned_rows(self.runtimes, self.bundle)
         if self.baseline is not None and self.baseline_row not in rows:
             raise _usage(
                 f"Baseline {self.baseline!r} is not evaluated",

@@ -27,7 +27,9 @@ from benchmarks.config import planned_rows
 from benchmarks.environment import available_memory_mb, describe_environment
 from benchmarks.memory import estimate_mb, shortage
 from hybridnets.errors import ExitCode, HnxError
+from runtimes.base import TUNED
 from runtimes.registry import entry, obstacle
+from runtimes.tuned import look_up
 
 __all__ = ["EvalProgress", "open_row", "run_eval", "start_child"]
 
@@ -132,7 +134,7 @@ def run_eval(
     bundle, protocol = config.bundle, config.effective
     rows = [
         EvalRow(runtime, precision, Accumulator.for_bundle(protocol, bundle))
-        for runtime, precision in planned_rows(config.runtimes)
+        for runtime, precision in planned_rows(config.runtimes, bundle)
     ]
     with usable_store(config.store, say) as store:
         run = _Run(config, store, config.split.digest(), start, on_progress or (lambda progress: None), say, rows)
@@ -162,8 +164,9 @@ def _refuse_unreadable(row: EvalRow) -> None:
 
 def _evaluate(run: _Run, row: EvalRow) -> None:
     config = run.config
-    key = row_key(config.bundle, run.data, config.effective, row.runtime, row.precision, config.thread_count)
-    store = RowStore(run.store, f"{config.bundle.name}-{row.runtime}-{row.precision}", key)
+    precision, threads = _settings(config, row)
+    key = row_key(config.bundle, run.data, config.effective, row.runtime, precision, threads)
+    store = RowStore(run.store, f"{config.bundle.name}-{row.runtime}-{precision}", key)
     if config.fresh:
         store.clear()
     _take_over(run, row, store)
@@ -188,6 +191,14 @@ def _evaluate(run: _Run, row: EvalRow) -> None:
             else:
                 row.restarts += 1
                 run.say(f"{row.name}: {_sentence(error.cause)} (while {error.during}); starting it again")
+
+
+def _settings(config: EvalConfig, row: EvalRow) -> tuple[str, int]:
+    """Precision and threads that decide a row's records: a tuned row has those of what stands in the bundle, and takes
+    over what the row of that precision scored."""
+    if row.precision == TUNED and (tuning := look_up(config.bundle, row.runtime).tuning) is not None:
+        return tuning.precision, min(tuning.threads, config.thread_count)
+    return row.precision, config.thread_count
 
 
 def _take_over(run: _Run, row: EvalRow, store: RowStore) -> None:

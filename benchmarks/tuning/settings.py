@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from hybridnets.bundle import Bundle
 from hybridnets.errors import ExitCode, HnxError
-from runtimes.registry import entry, missing_variant, probe
+from runtimes.registry import entry, obstacle, probe
 
 __all__ = ["Setting", "precisions", "stream_settings", "thread_settings"]
 
@@ -44,7 +44,7 @@ def precisions(bundle: Bundle, runtime: str) -> tuple[list[str], dict[str, str]]
     found = []
     for name in dict.fromkeys(["fp32", *row.precisions]):
         problem = state.precisions.get(name, f"{runtime} does not know it")
-        absent = missing_variant(bundle, row, name)
+        absent = None if problem else obstacle(bundle, row, name)
         if problem:
             left_out[name] = problem
         elif absent is not None:

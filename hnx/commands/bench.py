@@ -53,7 +53,8 @@ Rows that cannot run here are listed with the reason. Exit codes: 0 measured, 3 
     default="all",
     show_default=True,
     metavar="R[:PRECISION],...",
-    help="Runtimes, each with all of its precisions unless one is named: openvino:fp32,torch.",
+    help="Runtimes, each with all of its precisions unless one is named: openvino:fp32,torch. openvino:tuned is what "
+    "hnx tune kept.",
 )
 @click.option(
     "--source",
@@ -151,7 +152,7 @@ def command(bundle: str | None, **options: Any) -> None:
     )
     if earlier is not None:
         known = {"scenario": config.scenario, "streams": config.stream_count, "threads": config.thread_count}
-        check_comparable(known, [":".join(row) for row in planned_rows(config.runtimes)], earlier)
+        check_comparable(known, [":".join(row) for row in planned_rows(config.runtimes, config.bundle)], earlier)
 
     report = _measure(config)
 

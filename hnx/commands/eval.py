@@ -63,7 +63,8 @@ when the same command is given again. Exit codes: 0 measured, 1 no image could b
     default="all",
     show_default=True,
     metavar="R[:PRECISION],...",
-    help="Runtimes, each with all of its precisions unless one is named: openvino:fp32,torch.",
+    help="Runtimes, each with all of its precisions unless one is named: openvino:fp32,torch. openvino:tuned is what "
+    "hnx tune kept.",
 )
 @click.option(
     "--data",

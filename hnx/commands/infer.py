@@ -14,6 +14,8 @@ from hybridnets.errors import ExitCode, HnxError
 if TYPE_CHECKING:
     from hybridnets.bundle import Bundle
     from hybridnets.sources import Source
+    from runtimes.base import RuntimeOptions
+    from runtimes.predictor import Predictor
     from runtimes.stream import Result, StreamSummary
 
 __all__ = ["Writer", "command"]
@@ -106,7 +108,9 @@ Examples:
 @click.option("--source", "source_option", hidden=True)
 @click.option("-b", "--bundle", help="Bundle folder or ONNX file.  [default: the newest in exports/]")
 @click.option("-r", "--runtime", default="auto", show_default=True, help="Runtime, or auto for the fastest here.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16, fp16 or int8.")
+@click.option(
+    "--precision", help="fp32, bf16, fp16 or int8.  [default: what hnx tune kept for this machine, else fp32]"
+)
 @click.option(
     "--conf",
     type=click.FloatRange(0, 1),
@@ -121,9 +125,7 @@ Examples:
 @click.option(
     "--workers",
     type=click.IntRange(1, 16),
-    default=1,
-    show_default=True,
-    help="Inferences side by side; 2 can fill the gaps of an accelerator.",
+    help="Inferences side by side; 2 can fill the gaps of an accelerator.  [default: what hnx tune kept, else 1]",
 )
 @click.option("--compile", "compiled", is_flag=True, help="torch only: compile first (minutes), run faster after.")
 @click.option(
@@ -141,11 +143,11 @@ def command(
     source_option: str | None,
     bundle: str | None,
     runtime: str,
-    precision: str,
+    precision: str | None,
     conf: float | None,
     iou: float | None,
     threads: int | None,
-    workers: int,
+    workers: int | None,
     compiled: bool,
     output: Path,
     save_json: bool,
@@ -170,9 +172,10 @@ def command(
             note(sentence)
         shown = len(opened.notes)
         chosen = resolve_bundle(bundle)
-        with _predictor(chosen, runtime, precision, threads, workers, compiled, conf, iou) as predictor:
+        runtime, options = _options(chosen, runtime, precision, threads, workers, compiled)
+        with _predictor(chosen, runtime, options, conf, iou) as predictor:
             writer = Writer(opened, chosen, output, images=not no_draw, records=save_json or no_draw)
-            summary = _run(predictor, opened, writer, workers)
+            summary = _run(predictor, opened, writer, options.streams)
             execution = predictor.runtime.execution
             label = f"{predictor.runtime.name} {execution.precision}"
         for sentence in opened.notes[shown:]:
@@ -180,22 +183,39 @@ def command(
         return _report(opened, writer, summary, label, output)
 
 
-def _predictor(
-    bundle: Bundle,
-    runtime: str,
-    precision: str,
-    threads: int | None,
-    workers: int,
-    compiled: bool,
-    conf: float | None,
-    iou: float | None,
-) -> Any:
-    from hnx.console import status
+def _options(
+    bundle: Bundle, runtime: str, precision: str | None, threads: int | None, workers: int | None, compiled: bool
+) -> tuple[str, RuntimeOptions]:
+    """Runtime and options: what was asked for, and for the rest what hnx tune kept, as far as it holds here."""
+    from dataclasses import replace
+
+    from hnx.console import note
     from runtimes.base import RuntimeOptions
-    from runtimes.predictor import Predictor, user_cache
+    from runtimes.predictor import user_cache
+    from runtimes.registry import entry, first_runnable
+    from runtimes.tuned import look_up, tuned_options
+
+    options = RuntimeOptions(precision or "fp32", threads, workers or 1, compile=compiled, cache_dir=user_cache())
+    if precision is not None or compiled:
+        return runtime, options
+    name = first_runnable(bundle, "fp32").name if runtime == "auto" else entry(runtime).name
+    found = look_up(bundle, name)
+    if found.problem:
+        note(f"what hnx tune kept for {name} is not used here: {found.problem}")
+    if found.tuning is None:
+        return name, options
+    options = replace(tuned_options(bundle, name, options), streams=workers or found.tuning.streams)
+    note(f"{name} as hnx tune found it fastest: {options.precision}, {options.thread_count} thread(s)")
+    return name, options
+
+
+def _predictor(
+    bundle: Bundle, runtime: str, options: RuntimeOptions, conf: float | None, iou: float | None
+) -> Predictor:
+    from hnx.console import status
+    from runtimes.predictor import Predictor
     from runtimes.registry import open_runtime
 
-    options = RuntimeOptions(precision, threads, workers, compile=compiled, cache_dir=user_cache())
     with status(f"loading {bundle.name}"):
         return Predictor(open_runtime(runtime, bundle, options), conf=conf, iou=iou)
 

@@ -188,7 +188,15 @@ def test_a_failing_device_keeps_what_was_written(
 def test_upstreams_spellings(fake: dict[str, Any], tmp_path: Path, road_image: Path) -> None:
     options = ["--source", road_image, "--conf_thresh", "0.4", "--iou_thresh", "0.2", "--threads", "2"]
     assert run(fake, *options, "--workers", "2", "--precision", "bf16", "--compile", "-o", tmp_path) == 0
-    assert fake["rest"] == ("auto", "bf16", 2, 2, True, 0.4, 0.2)
+    runtime, options, *thresholds = fake["rest"]
+    assert (runtime, options.precision, options.threads, options.streams, options.compile) == (
+        "auto",
+        "bf16",
+        2,
+        2,
+        True,
+    )
+    assert thresholds == [0.4, 0.2]
 
 
 @pytest.mark.parametrize(
