@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,17 @@ from hybridnets.errors import ExitCode, HnxError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from benchmarks.tuning.settings import Setting
+    from benchmarks.tuning.timing import Timed
     from calibration.engine import Calibrated, QuantiseConfig
     from calibration.search import Fit, Journal, Measure, Sensitivity, Trial
     from hybridnets.bundle import Bundle
 
 __all__ = ["Budget", "rank", "search", "verdict"]
+
+# of each precision: some 6 s altogether; quartiles of 12 rounds are those of the third and the ninth
+_ROUNDS = 12
+_ROUND_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -168,25 +173,31 @@ def verdict(bundle: Bundle, targets: Sequence[str], threads: int, max_ratio: flo
     Raises:
         HnxError: INT8 takes more than `max_ratio` of FP32's time (exit code 3), or nothing that was made runs here.
     """
+    from benchmarks.tuning.choice import int8_remark
+    from benchmarks.tuning.settings import precisions
+    from benchmarks.tuning.timing import ratio
     from hnx.console import note
-    from runtimes.registry import entry, probe
 
     slow: list[str] = []
     measured = False
     for target in targets:
         if target not in ("openvino", "onnxruntime"):
             continue
-        runnable = probe(entry(target)).runnable()
-        precisions = [name for name in ("fp32", "bf16", "fp16", "int8") if name in runnable]
-        if "int8" not in precisions:
-            note(f"{target} runs no int8 here: nothing was measured")
+        try:
+            found, left_out = precisions(bundle, target)
+        except HnxError as error:
+            note(f"{error.what}: {error.why}; nothing was measured")
             continue
-        rounds = _timed(bundle, target, precisions, threads)
+        if "int8" in left_out:
+            note(f"{target} runs no int8 here, so nothing was measured: {left_out['int8']}")
+            continue
+        timed = {setting.precision: times for setting, times in _timed(bundle, target, found, threads).items()}
         measured = True
-        ratios = {name: _ratio(found, rounds["fp32"]) for name, found in rounds.items()}
+        ratios = {name: ratio(times, timed["fp32"]) for name, times in timed.items()}
         shares = ", ".join(f"{name} {mid:.2f} ({low:.2f} to {high:.2f})" for name, (low, mid, high) in ratios.items())
-        print(f"{target}, time as a share of fp32's over {len(rounds['fp32'])} rounds: {shares}")
-        _recommend(target, ratios)
+        print(f"{target}, time as a share of fp32's over {len(timed['fp32'].rounds)} rounds: {shares}")
+        if remark := int8_remark(timed, target):
+            note(remark)
         if max_ratio is not None and ratios["int8"][1] > max_ratio:
             slow.append(f"{target} {ratios['int8'][1]:.2f}")
     if max_ratio is not None and not measured:
@@ -202,33 +213,11 @@ def verdict(bundle: Bundle, targets: Sequence[str], threads: int, max_ratio: flo
         )
 
 
-def _timed(bundle: Bundle, target: str, precisions: Sequence[str], threads: int) -> dict[str, list[float]]:
-    from hnx.console import progress
-    from hnx.trials import latencies
+def _timed(bundle: Bundle, target: str, precisions: Sequence[str], threads: int) -> dict[Setting, Timed]:
+    from benchmarks.tuning.settings import Setting
+    from benchmarks.tuning.timing import time_settings
+    from hnx.console import status
 
-    with progress() as bar:
-        task = bar.add_task(f"{target}: timing", total=None, extra="rounds, in turns")
-        return latencies(
-            bundle, target, precisions, threads, lambda done, total: bar.update(task, completed=done, total=total)
-        )
-
-
-def _recommend(target: str, ratios: dict[str, tuple[float, float, float]]) -> None:
-    """INT8 only where it is faster than every other precision by more than the rounds vary."""
-    from hnx.console import note
-
-    others = {name: value for name, value in ratios.items() if name != "int8"}
-    best = min(others, key=lambda name: others[name][1])
-    if ratios["int8"][2] < others[best][0]:
-        return
-    if ratios["int8"][1] < others[best][1]:
-        note(f"{target}: int8 against {best} is not resolved by these rounds; hnx bench measures longer")
-    else:
-        note(f"{target}: int8 is not faster than {best} on this machine; take {best}, which loses less")
-
-
-def _ratio(rounds: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile of the rounds' ratios."""
-    ratios = [a / b for a, b in zip(rounds, baseline, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return low, middle, high
+    settings = [Setting(name, threads) for name in precisions]
+    with status(f"timing {target}") as step:
+        return time_settings(bundle, target, settings, rounds=_ROUNDS, seconds=_ROUND_S, on_step=step)

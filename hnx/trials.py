@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +17,7 @@ if TYPE_CHECKING:
     from hybridnets.bundle import Bundle
     from hybridnets.dataset import Sample, Split
 
-__all__ = ["Trials", "latencies", "trials"]
-
-_ROUNDS = 12
-_ROUND_S = 0.25
+__all__ = ["Trials", "trials"]
 
 
 class Trials:
@@ -133,41 +128,3 @@ def _link(source: str, target: str) -> str:
     except OSError:
         shutil.copy2(source, target)
     return target
-
-
-def latencies(
-    bundle: Bundle, runtime: str, precisions: Sequence[str], threads: int, on_round: Callable[[int, int], None]
-) -> dict[str, list[float]]:
-    """Median ms of each precision in each of 12 rounds, in turns, the order reversed every second round.
-
-    Raises:
-        HnxError: a row cannot run.
-    """
-    from hybridnets.data import read_demo_frame
-    from runtimes.base import RuntimeOptions
-    from runtimes.registry import open_runtime
-
-    tensor = bundle.preprocessor()(read_demo_frame())[0].copy()
-    feed = {bundle.input.name: tensor}
-    with contextlib.ExitStack() as stack:
-        rows = {
-            precision: stack.enter_context(
-                open_runtime(runtime, bundle, RuntimeOptions(precision=precision, threads=threads))
-            )
-            for precision in precisions
-        }
-        for row in rows.values():
-            for _ in range(3):
-                row.infer(feed)
-        found: dict[str, list[float]] = {precision: [] for precision in precisions}
-        for number in range(_ROUNDS):
-            on_round(number, _ROUNDS)
-            for precision in precisions if number % 2 == 0 else reversed(precisions):
-                samples: list[float] = []
-                end = time.perf_counter_ns() + int(_ROUND_S * 1e9)
-                while len(samples) < 5 or time.perf_counter_ns() < end:
-                    before = time.perf_counter_ns()
-                    rows[precision].infer(feed)
-                    samples.append((time.perf_counter_ns() - before) / 1e6)
-                found[precision].append(statistics.median(samples))
-        return found

@@ -41,27 +41,26 @@ def over_budget(lost: Mapping[str, float], budget: float) -> str:
     return f"over the budget: {task} loses {lost[task]:.2f}" if lost[task] > budget else ""
 
 
-def int8_remark(timed: Mapping[Setting, Timed], runtime: str) -> str:
-    """What to do where INT8 is not faster than a float precision with the same threads; else "".
+def int8_remark(timed: Mapping[str, Timed], runtime: str) -> str:
+    """What to do where INT8 is not faster than a float precision; else "".
 
     Args:
-        timed: settings of one round of measuring; those without INT8 say nothing.
+        timed: precision to its times, all taken in the same turns; without INT8 there is nothing to say.
     """
-    int8 = next((setting for setting in timed if setting.precision == "int8"), None)
-    floats = [setting for setting in timed if setting.precision != "int8"]
-    if int8 is None or not floats:
+    floats = [name for name in timed if name != "int8"]
+    if "int8" not in timed or not floats:
         return ""
-    best = min(floats, key=lambda setting: _middle(timed, setting, floats[0]))
-    low, middle, high = ratio(timed[int8], timed[best])
+    best = min(floats, key=lambda name: ratio(timed[name], timed[floats[0]])[1])
+    low, middle, high = ratio(timed["int8"], timed[best])
     share = f"{middle:.2f} of its time, {low:.2f} to {high:.2f} over the rounds"
     if high < 1.0:
         return ""
     if middle < 1.0:
         return (
-            f"{runtime}: int8 is not resolved from {best.precision} by these rounds ({share}); {best.precision} loses "
-            "less and needs no calibration: take it unless more rounds say otherwise"
+            f"{runtime}: int8 is not resolved from {best} by these rounds ({share}); {best} loses less and needs no "
+            "calibration: take it unless more rounds say otherwise"
         )
     return (
-        f"{runtime}: int8 is not faster than {best.precision} on this machine ({share}); take {best.precision}, which "
-        "loses less and needs no calibration"
+        f"{runtime}: int8 is not faster than {best} on this machine ({share}); take {best}, which loses less and needs "
+        "no calibration"
     )

@@ -90,7 +90,7 @@ def tune(
     names, left_out = precisions(config.bundle, config.runtime)
     baseline = Setting("fp32", config.thread_count)
     timed = search.time([Setting(name, config.thread_count) for name in names])
-    if (remark := int8_remark(timed, config.runtime)) != "":
+    if remark := int8_remark({setting.precision: times for setting, times in timed.items()}, config.runtime):
         search.notes.append(remark)
     losses = _losses(search, timed, baseline)
     best = _choose_precision(search, timed, baseline, losses)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
 
+from benchmarks.tuning.settings import Setting
+from benchmarks.tuning.timing import Timed
 from hnx import budget, trials
 from hnx.__main__ import main
-from hybridnets.bundle import open_bundle
+from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.errors import ExitCode
 
 TASKS = {"mAP50": 60.0, "road IoU": 80.0, "lane IoU": 35.0}
@@ -57,9 +59,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...] | None]:
 def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Times of each precision; change them before the command."""
     times = {"fp32": 10.0, "bf16": 6.0, "fp16": 6.0, "int8": 5.0}
-    monkeypatch.setattr(
-        budget, "_timed", lambda bundle, target, precisions, threads: {p: [times[p]] * 4 for p in precisions}
-    )
+
+    def made_up(bundle: Bundle, target: str, precisions: Sequence[str], threads: int) -> dict[Setting, Timed]:
+        return {Setting(name, threads): Timed((times[name],) * 4, times[name], name) for name in precisions}
+
+    monkeypatch.setattr(budget, "_timed", made_up)
     return times
 
 
@@ -144,9 +148,6 @@ def test_real_figures_of_a_few_images(words: list[str], bundle: Path, timed: dic
     assert open_bundle(bundle).variant("int8", "onnxruntime")
 
 
-def test_timings_come_in_turns(bundle: Path) -> None:
-    rounds: list[int] = []
-    opened = open_bundle(bundle)
-    found = trials.latencies(opened, "onnxruntime", ["fp32"], 1, lambda done, total: rounds.append(total - done))
-    assert len(found["fp32"]) == len(rounds) == 12
-    assert all(value > 0 for value in found["fp32"])
+def test_real_times_end_in_a_share_of_fp32s(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quantize", *words[:5], "--threads", "1", "--for", "openvino"]) == ExitCode.OK
+    assert "time as a share of fp32's over 12 rounds: fp32 1.00" in capsys.readouterr().out

@@ -52,7 +52,7 @@ def test_the_budget(lost: dict[str, float], text: str) -> None:
     [((4.0, 4.0, 4.1), ""), ((5.5, 6.5, 5.8), "not resolved from bf16"), ((7.0, 7.1, 7.0), "not faster than bf16")],
 )
 def test_int8_where_it_is_not_worth_it(int8: tuple[float, ...], text: str) -> None:
-    remark = int8_remark({FP32: timed(10, 10, 10), BF16: timed(6, 6, 6), INT8: timed(*int8)}, "openvino")
+    remark = int8_remark({"fp32": timed(10, 10, 10), "bf16": timed(6, 6, 6), "int8": timed(*int8)}, "openvino")
     assert text in remark
     assert bool(remark) == bool(text)
     if text:
@@ -60,7 +60,7 @@ def test_int8_where_it_is_not_worth_it(int8: tuple[float, ...], text: str) -> No
 
 
 def test_no_remark_without_int8() -> None:
-    assert int8_remark({FP32: timed(1, 1, 1)}, "openvino") == ""
+    assert int8_remark({"fp32": timed(1, 1, 1)}, "openvino") == ""
 
 
 def test_threads_are_halved_and_streams_doubled() -> None:
