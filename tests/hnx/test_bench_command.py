@@ -38,7 +38,8 @@ def test_report_of_two_runtimes(bench: Callable[..., int], tmp_path: Path, capsy
     path = tmp_path / "now.json"
     files = [tmp_path / "now.md", tmp_path / "now.csv"]
     assert (
-        bench("--runtime", "opencv-dnn,ort:fp32,ort:fp16", "--json", path, "--report", files[0], "--report", files[1]) == 0
+        bench("--runtime", "opencv-dnn,ort:fp32,ort:fp16", "--json", path, "--report", files[0], "--report", files[1])
+        == 0
     )
     out = capsys.readouterr().out
     assert "opencv-dnn:fp32" in out
