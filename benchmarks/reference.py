@@ -15,10 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridnets.bundle import Bundle
+from hybridnets.errors import ExitCode, HnxError
 from hybridnets.postprocess import Detections, Prediction
 from hybridnets.preprocess import IMAGENET_MEAN, IMAGENET_STD, PAD_VALUE, Letterbox
 
 __all__ = [
+    "UpstreamPipeline",
     "draw",
     "has_torch",
     "letterbox",
@@ -184,6 +187,72 @@ def _to_frame(boxes: NDArray[np.float32], box: Letterbox) -> NDArray[np.float32]
     moved[:, [0, 2]] = ((moved[:, [0, 2]] - box.left) / gain_x).clip(0, box.frame[1])
     moved[:, [1, 3]] = ((moved[:, [1, 3]] - box.top) / gain_y).clip(0, box.frame[0])
     return moved
+
+
+# -- with the network ----------------------------------------------------------------------------------------
+
+
+class UpstreamPipeline:
+    """All of upstream's steps in a row, the network in PyTorch's eager mode and float32, in three stages.
+
+    Args:
+        bundle: holds the weights; with both heads, multiclass segmentation and upstream's normalisation.
+
+    Raises:
+        HnxError: it is another one, or torch is not installed (exit code 4).
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        if problem := _unlike_upstream(bundle):
+            raise HnxError(
+                f"Upstream's pipeline cannot be made of bundle {bundle.name}",
+                why=problem,
+                fix="name a bundle of both heads with its weights first",
+            )
+        if not has_torch():
+            raise HnxError(
+                "Upstream's pipeline runs in PyTorch",
+                why="torch is not installed",
+                fix='pip install -e ".[torch]"',
+                code=ExitCode.NOTHING_RAN,
+            )
+        from hybridnets.checkpoint import build_model, load_checkpoint
+
+        assert bundle.weights is not None
+        assert bundle.model is not None
+        self._model = build_model(load_checkpoint(bundle.file(bundle.weights)), bundle.model).eval()
+        anchors = bundle.anchors()
+        assert anchors is not None
+        self._anchors, self._target = anchors, bundle.target
+
+    def preprocess(self, frame: NDArray[Any], /) -> tuple[NDArray[np.float32], Letterbox]:
+        """float32 (1, 3, H, W)."""
+        box = Letterbox.fit((frame.shape[0], frame.shape[1]), self._target)
+        return preprocess(frame, self._target), box
+
+    def network(self, tensor: NDArray[np.float32], /) -> dict[str, NDArray[np.float32]]:
+        """Raw outputs by role."""
+        import torch
+
+        with torch.no_grad():
+            return {name: value.numpy() for name, value in self._model(torch.from_numpy(tensor))._asdict().items()}
+
+    def postprocess(self, outputs: dict[str, NDArray[Any]], box: Letterbox, /) -> Prediction:
+        """Boxes and masks at frame size."""
+        return postprocess(outputs, self._anchors, box)
+
+
+def _unlike_upstream(bundle: Bundle) -> str:
+    """Why upstream's scripts would not run this network, or ""."""
+    if bundle.weights is None or bundle.model is None:
+        return "it holds no weights.safetensors"
+    if not (bundle.detects and bundle.segments):
+        return "it has one head only"
+    if bundle.seg_mode != "multiclass":
+        return f"its segmentation is {bundle.seg_mode}"
+    if (bundle.mean, bundle.std) != (IMAGENET_MEAN, IMAGENET_STD):
+        return "its mean and std are not ImageNet's"
+    return ""
 
 
 # -- the picture ---------------------------------------------------------------------------------------------

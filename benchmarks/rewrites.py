@@ -34,7 +34,7 @@ from runtimes.base import Runtime, RuntimeOptions, available_threads
 from runtimes.cpu import has_native
 from runtimes.registry import open_runtime
 
-__all__ = ["ALL", "REPAIRED", "STOCK", "Row", "distances", "main", "make_variants", "measure", "rows"]
+__all__ = ["ALL", "REPAIRED", "STOCK", "Row", "distances", "main", "make_stock", "make_variants", "measure", "rows"]
 
 STOCK, REPAIRED, ALL = "stock", "repaired", "all"
 SCHEMA_VERSION = 1
@@ -69,12 +69,6 @@ def make_variants(bundle: Bundle, folder: Path, on_step: Callable[[str], None] =
     Raises:
         HnxError: the bundle has no weights, or an export fails.
     """
-    if bundle.weights is None:
-        raise HnxError(
-            f"Bundle {bundle.name} cannot be exported again",
-            why="it holds no weights.safetensors",
-            fix="export it without --no-weights",
-        )
 
     def make(name: str, rewrite: str) -> Bundle:
         on_step(f"exporting: {name}")
@@ -87,8 +81,23 @@ def make_variants(bundle: Bundle, folder: Path, on_step: Callable[[str], None] =
     return {STOCK: stock, REPAIRED: repaired, **{name: make(name, name) for name in passes}, ALL: everything}
 
 
+def make_stock(bundle: Bundle, folder: Path, on_step: Callable[[str], None] = lambda _: None) -> Bundle:
+    """Export a bundle's network as torch and onnxsim leave it, as a bare file.
+
+    Raises:
+        HnxError: the bundle has no weights, or the export fails.
+    """
+    on_step(f"exporting: {STOCK}")
+    return _untiled(_export(bundle, folder / REPAIRED, "none"), folder)
+
+
 def _export(bundle: Bundle, folder: Path, rewrite: str) -> Bundle:
-    assert bundle.weights is not None
+    if bundle.weights is None:
+        raise HnxError(
+            f"Bundle {bundle.name} cannot be exported again",
+            why="it holds no weights.safetensors",
+            fix="export it without --no-weights",
+        )
     height, width = bundle.target
     heads = [head for head, role in (("det", "regression"), ("seg", "segmentation")) if role in bundle.outputs]
     command = [

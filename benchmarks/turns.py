@@ -31,12 +31,15 @@ def take_turns(
     samples: int,
     clocks: tuple[Callable[[], int], Callable[[], int]] = (time.perf_counter_ns, time.process_time_ns),
     settle: Callable[[], object] = wait_idle,
+    after: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Timing]:
     """Time functions in turns: each round goes through all of them forwards and then backwards.
 
     Args:
         samples: of each function on each way; one unrecorded call before them wakes the threads.
         clocks: of elapsed and of CPU time, in ns.
+        settle: called before each turn.
+        after: told the name of a function after each of its samples, while no clock runs.
     """
     found = {name: Timing([], []) for name in runs}
     for run in runs.values():
@@ -54,4 +57,5 @@ def take_turns(
                 wall, cpu = (clock() - begun for clock, begun in zip(clocks, start, strict=True))
                 found[name].wall[-1].append(wall / 1e6)
                 found[name].cpu[-1].append(cpu / 1e6)
+                after(name)
     return found

@@ -115,6 +115,8 @@ def _ranked(
 def _journal(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Budget) -> Iterator[Journal]:
     """What measures networks, and keeps what it found in the user's cache."""
     from benchmarks.accuracy.config import check_project
+    from benchmarks.accuracy.protocols import Heads
+    from benchmarks.accuracy.quick import task_names
     from calibration.search import Journal
     from hnx.console import note
     from hnx.defaults import resolve_split
@@ -131,6 +133,7 @@ def _journal(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: 
         "exclude": config.exclude,
         "bias": config.bias_correction,
         "data": split.digest(),
+        "tasks": task_names(Heads.for_bundle(bundle)),
         "images": min(budget.limit, len(split)),
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -39,21 +39,17 @@ class Trials:
         samples: Sequence[Sample],
         threads: int,
     ) -> None:
-        from benchmarks.accuracy.protocols import PROTOCOLS
-        from benchmarks.accuracy.scoring import ImageScorer
         from hybridnets.bundle import open_bundle
 
         self.target, self.found, self.config, self.samples, self.threads = target, found, config, samples, threads
         self.runtime = target if target in ("openvino", "onnxruntime") else "onnxruntime"
         self.bundle = open_bundle(folder)
-        self._protocol = PROTOCOLS["paper"].within(self.bundle.form)
-        self._scorer = ImageScorer.for_bundle(self._protocol, self.bundle)
 
     def __call__(self, kept: Collection[str] | None) -> dict[str, float]:
         """Points of each task; `kept` are the blocks in float, None the float network.
 
         Raises:
-            HnxError: the runtime refuses the network.
+            HnxError: the runtime refuses the network, or the labels fit none of its tasks.
         """
         from dataclasses import replace
 
@@ -66,24 +62,14 @@ class Trials:
         return self._figures("fp32" if kept is None else "int8")
 
     def _figures(self, precision: str) -> dict[str, float]:
-        from benchmarks.accuracy.metrics import Accumulator
+        from benchmarks.accuracy.quick import score, tasks
         from runtimes.base import RuntimeOptions
-        from runtimes.predictor import Pipeline
         from runtimes.registry import open_runtime
 
-        protocol = self._protocol
-        accumulator = Accumulator(self._scorer.heads)
-        preprocess = self.bundle.preprocessor()
         with open_runtime(
             self.runtime, self.bundle, RuntimeOptions(precision=precision, threads=self.threads)
         ) as runtime:
-            pipeline = Pipeline(runtime, conf=protocol.conf, iou=protocol.iou)
-            for sample in self.samples:
-                accumulator.add(self._scorer.score(sample, pipeline.network(preprocess.normalise(sample.frame))))
-        metrics = accumulator.metrics(coco=False)
-        figures = {"mAP50": metrics.map50} if metrics.map50 is not None else {}
-        figures |= {f"{name} IoU": part.iou for name, part in metrics.seg.items()}
-        return {task: 100 * value for task, value in figures.items()}
+            return tasks(score(runtime, self.samples))
 
 
 @contextlib.contextmanager
@@ -95,26 +81,13 @@ def trials(
     Raises:
         HnxError: no image can be read, or there is no room for the copy.
     """
-    from dataclasses import replace
-
-    from benchmarks.accuracy.protocols import PROTOCOLS
-    from hybridnets.dataset import SampleReader
+    from benchmarks.accuracy.quick import read_samples
 
     if target == "fp16":
         raise HnxError(
             "FP16 has no blocks to choose", fix="name openvino, onnxruntime or tensorrt", code=ExitCode.USAGE
         )
-    reader = SampleReader(split, bundle.target, frame_target=PROTOCOLS["paper"].at == "frame")
-    preprocess = bundle.preprocessor()
-    samples = []
-    for name in split.names[:limit]:
-        with contextlib.suppress(HnxError):  # hnx eval and hnx data check name broken ones
-            sample = reader.read(name)
-            samples.append(replace(sample, frame=preprocess.letterbox(sample.frame)[0].copy()))
-    if not samples:
-        raise HnxError(
-            f"None of the images of {split.split} can be read", fix="`hnx data check` lists every broken file"
-        )
+    samples = read_samples(bundle, split, limit)
     with tempfile.TemporaryDirectory(prefix="hnx-trials-") as folder:
         copy = Path(folder) / bundle.name
         shutil.copytree(bundle.path, copy, copy_function=_link)

@@ -11,6 +11,8 @@ import numpy as np
 
 from benchmarks.accuracy.config import EvalConfig
 from benchmarks.accuracy.engine import EvalProgress, run_eval
+from benchmarks.accuracy.protocols import Heads
+from benchmarks.accuracy.quick import task_names
 from benchmarks.agreement import match_boxes
 from benchmarks.report import row_name
 from benchmarks.tuning.config import TuneConfig
@@ -95,9 +97,9 @@ def _with_labels(
     if report.skipped:
         row = report.skipped[0]
         raise HnxError(f"{row_name(row)} was not evaluated", why=row["skipped"]["reason"], fix=row["skipped"]["fix"])
-    watched = report.settings["watched"]
+    wanted = task_names(Heads.for_bundle(config.bundle))
     lost = {
-        row["precision"]: {task: values["points"] for task, values in row["drop"]["metrics"].items() if task in watched}
+        row["precision"]: {task: values["points"] for task, values in row["drop"]["metrics"].items() if task in wanted}
         for row in report.measured
         if "drop" in row
     }

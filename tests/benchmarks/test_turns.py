@@ -11,16 +11,19 @@ def test_forwards_then_backwards_and_one_call_to_wake_up() -> None:
     order: list[str] = []
     wall, cpu = itertools.count(0, 1_000_000), itertools.count(0, 500_000)
     settled: list[int] = []
+    sampled: list[str] = []
     found = take_turns(
         {name: lambda name=name: order.append(name) for name in "abc"},  # type: ignore[misc]
         rounds=2,
         samples=2,
         clocks=(lambda: next(wall), lambda: next(cpu)),
         settle=lambda: settled.append(1),
+        after=sampled.append,
     )
     turn = [name for name in "abccba" for _ in range(3)]
     assert order == [*"abc", *turn, *turn]
     assert len(settled) == 12
+    assert sampled == [name for name in "abccba" * 2 for _ in range(2)]
     assert list(found) == ["a", "b", "c"]
     for timing in found.values():
         assert timing.wall == [[1.0] * 4] * 2  # each clock is read once before and once after a sample

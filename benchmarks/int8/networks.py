@@ -1,0 +1,84 @@
+"""The networks of the tables: stored variants of bundles, and files that others made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hybridnets.bundle import Bundle, Variant
+from hybridnets.errors import ExitCode, HnxError
+from runtimes.base import Runtime, RuntimeOptions
+from runtimes.registry import open_runtime
+from runtimes.simulated import SimulatedRuntime
+
+__all__ = ["SIMULATED", "Network", "int8_files", "open_network", "with_file"]
+
+SIMULATED = SimulatedRuntime.name
+
+
+@dataclass(frozen=True)
+class Network:
+    """One row.
+
+    Attributes:
+        name: of the row.
+        bundle: preprocessing, classes and files.
+        runtime: of the registry, or `SIMULATED`.
+        precision: as in `RuntimeOptions`.
+        baseline: name of the row that drops refer to; empty for a row without.
+    """
+
+    name: str
+    bundle: Bundle
+    runtime: str
+    precision: str
+    baseline: str = ""
+
+
+def open_network(network: Network, threads: int) -> Runtime:
+    """The row's runtime, open.
+
+    Raises:
+        HnxError: it cannot run here.
+    """
+    options = RuntimeOptions(network.precision, threads)
+    if network.runtime == SIMULATED:
+        return SimulatedRuntime(network.bundle, options).open()
+    return open_runtime(network.runtime, network.bundle, options)
+
+
+def with_file(bundle: Bundle, path: Path) -> Bundle:
+    """A bundle whose INT8 network, for every runtime, is a file of another maker: ONNX or OpenVINO IR.
+
+    It must have the bundle's own input and outputs under their names; runtimes refuse others.
+
+    Raises:
+        HnxError: there is no such file.
+    """
+    if not path.is_file():
+        raise HnxError(f"There is no network {path}", why="no such file", fix="check the path")
+    floats = tuple(variant for variant in bundle.variants if variant.precision != "int8")
+    # a bare file's own folder would be put before a relative name
+    return replace(bundle, variants=(*floats, Variant("int8", str(path.resolve()))))
+
+
+def int8_files(bundle: Bundle, runtimes: Sequence[str] = ("openvino", "onnxruntime")) -> dict[str, Path]:
+    """Whose placement it is -> the stored Q/DQ network.
+
+    Raises:
+        HnxError: the bundle stores none (exit code 4).
+    """
+    found = {
+        variant.runtimes[0]: bundle.file(variant.file)
+        for variant in bundle.variants
+        if variant.precision == "int8" and variant.runtimes and variant.runtimes[0] in runtimes
+    }
+    if not found:
+        raise HnxError(
+            f"Bundle {bundle.name} stores no INT8 network",
+            why=f"none is made for {' or '.join(runtimes)}",
+            fix=f"hnx quantize {bundle.path}",
+            code=ExitCode.NOTHING_RAN,
+        )
+    return found
