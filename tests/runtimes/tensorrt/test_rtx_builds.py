@@ -225,6 +225,7 @@ def test_the_real_network_in_fp16(c3: Path, tmp_path: Path) -> None:
 
 
 def test_the_real_network_in_int8(c3: Path, tmp_path: Path) -> None:
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Noise(CalibrationDataReader):
@@ -258,4 +259,6 @@ def test_the_real_network_in_int8(c3: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = sidecar(tmp_path)
     assert found["precision"]["executed"] == "int8"
-    assert found["precision"]["layers"]["correlation"] == {"int8": 380}
+    convolutions = sum(node.op_type == "Conv" for node in onnx.load(str(next(c3.glob("*.onnx")))).graph.node)
+    assert convolutions > 300
+    assert found["precision"]["layers"]["correlation"] == {"int8": convolutions}  # every one
