@@ -1,4 +1,4 @@
-"""What one process or several compute; `torchrun processes.py DATA OUT` writes it for the tests to compare."""
+"""What one process or several compute; `[torchrun] processes.py DATA OUT` writes it for the tests to compare."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def main(data: Path, out: Path) -> None:
         content = {"gradients": gradients(world, data), "validation": validation(world, data), "size": world.size}
         if world.is_main:
             torch.save(content, out / "found.pt")
-        train(config(data, out / "run", project=project(), epochs=1, sync_bn=True), make_scorer=lambda _: NamedScorer())
+        if world.size > 1:
+            run = config(data, out / "run", project=project(), epochs=1, sync_bn=True)
+            train(run, make_scorer=lambda _: NamedScorer())
 
 
 if __name__ == "__main__":

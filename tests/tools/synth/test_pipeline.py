@@ -174,15 +174,17 @@ def _fail(path: Path, code: int) -> None:
 
 
 def test_a_killed_worker_is_one_sentence_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    before = children()  # what earlier tests of this process left behind
+
     def kill(state: SynthProgress) -> None:
         if state.done == 2:
-            os.kill(min(children()), signal.SIGKILL)
+            os.kill(min(children() - before), signal.SIGKILL)
 
     with pytest.raises(HnxError, match="worker process died while it was working on") as caught:
         generate(config(tmp_path, 40, 1, workers=2), kill)
     assert "SIGKILL" in caught.value.why
     assert "run it again" in caught.value.fix
-    assert children() == set()
+    assert children() <= before
     assert read_json(tmp_path / "manifest.json")["complete"] is False
     assert generate(config(tmp_path, 40, 1)).kept >= 2
 
