@@ -56,10 +56,14 @@ def _chmod_as_open(path: Path, mode: int) -> None:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary name beside `path`; renamed to it when the block ends well, removed when it does not.
 
     The name keeps the suffix of `path`, because writers such as cv2.VideoWriter choose the format by it.
+
+    Args:
+        durable: wait until the disk has it, so that not even a power cut leaves half a file. A memory card takes
+            seconds for that: leave it out for what is checked when it is read, and can be made again.
 
     Raises:
         HnxError: the folder cannot be made or written, or the disk is full.
@@ -73,8 +77,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         _mark(handle)
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        if durable:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
         _chmod_as_open(temporary, 0o666)
         temporary.replace(path)
         temporary = None

@@ -44,10 +44,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class OnnxHeader:
-    """What a consumer must know of an ONNX file before loading it."""
+    """What a consumer must know of an ONNX file before loading it.
+
+    Attributes:
+        external: files that weights lie in, relative to the model's folder, as the model names them.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    external: tuple[str, ...] = ()
 
 
 def read_onnx_header(path: Path) -> OnnxHeader:
@@ -85,18 +90,30 @@ def _model(view: Buffer) -> OnnxHeader | None:
 
 def _graph(view: Buffer) -> OnnxHeader:
     initializers: set[str] = set()
+    external: set[str] = set()
     inputs: list[TensorSpec] = []
     outputs: list[TensorSpec] = []
     for number, value in _fields(view):
         if not isinstance(value, memoryview):
             continue
-        if number == 5:  # initializer: TensorProto.name is field 8
-            initializers.update(_text(v) for n, v in _fields(value) if n == 8)
+        if number == 5:  # initializer: TensorProto.name is field 8, external_data field 13
+            for field, item in _fields(value):
+                if field == 8:
+                    initializers.add(_text(item))
+                elif field == 13:
+                    external.update(_locations(_raw(item)))
         elif number == 11:
             inputs.append(_value_info(bytes(value)))
         elif number == 12:
             outputs.append(_value_info(bytes(value)))
-    return OnnxHeader(tuple(s for s in inputs if s.name not in initializers), tuple(outputs))
+    kept = tuple(s for s in inputs if s.name not in initializers)
+    return OnnxHeader(kept, tuple(outputs), tuple(sorted(external)))
+
+
+def _locations(entry: bytes) -> list[str]:
+    """The value of a StringStringEntryProto whose key is `location`."""
+    texts = {number: _text(value) for number, value in _fields(entry) if number in (1, 2)}
+    return [texts.get(2, "")] if texts.get(1) == "location" else []
 
 
 def _value_info(data: bytes) -> TensorSpec:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hybridnets.bundle import Bundle, open_bundle
+from hybridnets.cache import compiled_folder
 from hybridnets.postprocess import Prediction
 from hybridnets.preprocess import Letterbox
 from runtimes.base import Context, Runtime, RuntimeOptions
@@ -20,17 +19,8 @@ __all__ = ["Pipeline", "Predictor", "load", "user_cache"]
 
 
 def user_cache() -> Path | None:
-    """Folder for compiled models, as the XDG base directory rules say; None where it cannot be written.
-
-    Containers and services often run as a user without a home: loading is slower then, and nothing else.
-    """
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hnx" / "openvino"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except (OSError, RuntimeError):
-        return None
+    """Folder for networks that OpenVINO compiled; None where `HNX_CACHE` is `off`, or this user has no place."""
+    return compiled_folder("openvino")
 
 
 class Pipeline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -64,7 +65,7 @@ def open_manifest(path: Path, verify: bool) -> Bundle:
     for variant in bundle.variants:
         if variant.file.endswith(".onnx"):
             _check_header(where, bundle, read_onnx_header(path / variant.file))
-    return bundle
+    return replace(bundle, digests={name: digest for name, (_, digest) in records.items()}) if verify else bundle
 
 
 def _cannot_use(where: Path, error: HnxError) -> HnxError:

@@ -11,7 +11,8 @@ from hybridnets.anchors import AnchorRule, anchor_count, make_anchors
 from hybridnets.bundle.form import LOWRES_FACTOR, UNFUSED, GraphForm
 from hybridnets.config import ModelConfig, SegMode
 from hybridnets.errors import HnxError, from_os_error
-from hybridnets.onnx_header import TensorSpec
+from hybridnets.files import sha256_file
+from hybridnets.onnx_header import TensorSpec, read_onnx_header
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +56,7 @@ class Bundle:
         manifest: the whole manifest, {} for files made by others.
         notes: what the user should know about it, in sentences.
         form: which steps around the network its graph does.
+        digests: file to SHA-256, of files that were compared with them when the bundle was opened.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class Bundle:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     form: GraphForm = UNFUSED
+    digests: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -118,6 +121,18 @@ class Bundle:
     def file(self, relative: str) -> Path:
         """Absolute place of a file of the bundle."""
         return self.path / relative if self.path.is_dir() else self.path.parent / relative
+
+    def network_digests(self, relative: str) -> dict[str, str]:
+        """SHA-256 of a network's file and of the files its weights lie in, by name relative to the bundle.
+
+        What was compared when the bundle was opened is not read again.
+
+        Raises:
+            HnxError: a file cannot be read.
+        """
+        path = self.file(relative)
+        names = [relative, *(str(Path(relative).parent / name) for name in read_onnx_header(path).external)]
+        return {name: self.digests.get(name) or sha256_file(self.file(name)) for name in names}
 
     def anchors(self) -> NDArray[np.float32] | None:
         """float32 (1, A, 4) y1, x1, y2, x2 in input pixels; None when there is no detection head.

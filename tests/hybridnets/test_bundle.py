@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -213,3 +214,19 @@ def test_newest_first(copy: Path, tmp_path: Path) -> None:
     os.utime(copy / "manifest.json", ns=(1, 1))
     assert find_bundles(tmp_path) == [other, copy]
     assert find_bundles(tmp_path / "absent") == []
+
+
+def test_digests_of_networks_are_those_of_their_files(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "hybridnets_128x256.onnx"
+    path = copy / name
+    expected = {name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert open_bundle(copy, verify=False).network_digests(name) == expected
+    compared = open_bundle(copy)
+    with monkeypatch.context() as patch:  # what was compared is not read again
+        patch.setattr("hybridnets.bundle.model.sha256_file", lambda path: pytest.fail("read again"))
+        assert compared.network_digests(name) == expected
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=1024)
+    bare = open_bundle(Path(shutil.copytree(copy, copy.parent / "bare", ignore=shutil.ignore_patterns("*.json"))))
+    found = bare.network_digests(name)
+    assert found == {file: hashlib.sha256((copy / file).read_bytes()).hexdigest() for file in (name, "w.bin")}

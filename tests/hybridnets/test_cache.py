@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridnets.cache import cache_folder
+from hybridnets.cache import cache_folder, compiled_folder
 from hybridnets.errors import HnxError
 
 
@@ -46,3 +46,15 @@ def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HnxError, match="no folder") as caught:
         cache_folder()
     assert "HNX_CACHE" in caught.value.fix
+    assert compiled_folder("openvino") is None
+
+
+def test_off_is_for_compiled_networks_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert compiled_folder("openvino") == tmp_path / "xdg" / "hnx" / "openvino"
+    monkeypatch.setenv("HNX_CACHE", "off")
+    assert compiled_folder("openvino") is None
+    assert cache_folder() == tmp_path / "xdg" / "hnx"
+    monkeypatch.setenv("HNX_CACHE", str(tmp_path / "mine"))
+    assert compiled_folder("openvino") == tmp_path / "mine" / "openvino"
+    assert not any(tmp_path.iterdir())

@@ -34,6 +34,13 @@ def test_names_types_and_shapes(tmp_path: Path) -> None:
     assert str(header.inputs[0]) == "image: uint8 batchx4x4x3"
 
 
+def test_files_that_weights_lie_in(tmp_path: Path) -> None:
+    model = onnx.load(model_file(tmp_path / "a.onnx"))
+    assert read_onnx_header(tmp_path / "a.onnx").external == ()
+    onnx.save(model, tmp_path / "b.onnx", save_as_external_data=True, location="b.weights", size_threshold=0)
+    assert read_onnx_header(tmp_path / "b.onnx").external == ("b.weights",)
+
+
 def test_agrees_with_onnx_on_a_real_network(bundle_path: Path) -> None:
     path = bundle_path / "hybridnets_128x256.onnx"
     graph = onnx.load(path).graph

@@ -13,7 +13,6 @@ from hybridnets.errors import ExitCode, HnxError
 from runtimes import registry
 from runtimes.base import Probe, Runtime, RuntimeOptions, parse_precision
 from runtimes.openvino import OpenVinoRuntime
-from runtimes.predictor import user_cache
 from runtimes.registry import REGISTRY, entry, obstacle, open_runtime, parse_runtimes
 
 
@@ -98,20 +97,6 @@ def test_an_error_of_a_library_while_running_becomes_ours(bundle_path: Path, mon
         with pytest.raises(HnxError, match="failed while running") as caught:
             runtime.infer(runtime.warm_input())
     assert caught.value.why == "the device is gone"
-
-
-def test_no_home_means_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert user_cache() == tmp_path / "hnx" / "openvino"
-    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    assert user_cache() is None
-    monkeypatch.delenv("XDG_CACHE_HOME")
-
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", homeless)
-    assert user_cache() is None
 
 
 def test_auto_passes_over_runtimes_that_refuse_a_bundle(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
