@@ -30,6 +30,8 @@ __all__ = ["TARGETS", "Calibrated", "Made", "QuantiseConfig", "Quantised", "cali
 # what `--for` takes -> the placement; fp16 quantises nothing
 TARGETS: dict[str, str | None] = {**{name: name for name in PLACEMENTS}, "fp16": None}
 _WEAK_OPSET = 17
+# what computes in the FP16 types of a file; weakly typed TensorRT makes FP16 from the float32 network by a flag
+HALF_RUNTIMES = ("tensorrt-strong", "onnxruntime-cuda")
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,7 @@ def _strong(weak: Made, ranges: Mapping[str, Range]) -> Made:
 def _half(found: Calibrated, bundle: Bundle) -> Made:
     half = to_half(found.model, _extremes(found.ranges))
     outputs = prove_half(found.model, half, _check_tensors(found.frames, bundle))
-    variant = NewVariant("fp16", "tensorrt-strong", ("tensorrt-strong",), half.model)
+    variant = NewVariant("fp16", "gpu", HALF_RUNTIMES, half.model)
     return Made(variant, None, outputs, _kept(half))
 
 

@@ -80,7 +80,8 @@ def float_model(bundle: Bundle) -> onnx.ModelProto:
 
 
 def add_variants(bundle: Bundle, variants: Sequence[NewVariant]) -> Bundle:
-    """Write networks into the bundle's folder, in the place of those of the same precision for the same runtimes.
+    """Write networks into the bundle's folder, in the place of those of the same precision that were for the same
+    runtimes, or for some of them.
 
     Returns:
         The bundle, opened again with all hashes checked.
@@ -126,7 +127,9 @@ def add_variants(bundle: Bundle, variants: Sequence[NewVariant]) -> Bundle:
 
 
 def _replaced(old: Mapping[str, Any], new: NewVariant) -> bool:
-    return old.get("precision") == new.precision and set(old.get("runtimes", ())) == set(new.runtimes)
+    """The new network serves every runtime that the old one was made for; one that names none is for all of them."""
+    before, after = set(old.get("runtimes", ())), set(new.runtimes)
+    return old.get("precision") == new.precision and (before == after or (bool(before) and before <= after))
 
 
 def _write(folder: Path, bundle: Bundle, variant: NewVariant) -> str:

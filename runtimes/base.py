@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hybridnets.bundle import Bundle
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
 from hybridnets.onnx_header import TensorSpec
+from runtimes.device_times import DeviceTimes
 
 __all__ = [
     "PRECISIONS",
@@ -346,6 +347,10 @@ class Runtime(ABC):
         if self._default is None:
             raise HnxError(f"{self.name} is not open", fix="call open(), or use it in a with statement")
         return self._default.infer(inputs)
+
+    def device_times(self) -> list[DeviceTimes]:
+        """Copies and compute of the last inference of each context; empty where there is no device to copy to."""
+        return []
 
     def check_inputs(self, inputs: Arrays) -> None:
         """Raise HnxError unless `inputs` fit the network; names the input, the expected and the given form."""

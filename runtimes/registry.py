@@ -36,6 +36,7 @@ class RuntimeEntry:
         packages: distributions that provide the library, the first is the one to install.
         precisions: those the runtime knows, best known first (a test pins them to the class).
         aliases: other spellings users type.
+        gpu: it runs on an NVIDIA GPU.
     """
 
     name: str
@@ -45,9 +46,10 @@ class RuntimeEntry:
     packages: tuple[str, ...]
     precisions: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    gpu: bool = False
 
 
-# In order of preference for `--runtime auto`: the fastest on a CPU first.
+# In order of preference for `--runtime auto`: the fastest on a CPU first; a GPU is chosen by name.
 REGISTRY: tuple[RuntimeEntry, ...] = (
     RuntimeEntry(
         "openvino",
@@ -85,6 +87,37 @@ REGISTRY: tuple[RuntimeEntry, ...] = (
         ("tensorrt", "tensorrt-rtx"),
         ("fp16", "int8", "fp32"),
         ("trt",),
+        gpu=True,
+    ),
+    RuntimeEntry(
+        "onnxruntime-cuda",
+        "runtimes.onnxruntime_cuda",
+        "OnnxRuntimeCuda",
+        "cuda",
+        ("onnxruntime-gpu",),
+        ("fp32", "fp16"),
+        ("ort-cuda",),
+        gpu=True,
+    ),
+    RuntimeEntry(
+        "onnxruntime-tensorrt",
+        "runtimes.onnxruntime_tensorrt",
+        "OnnxRuntimeTensorRt",
+        "cuda",
+        ("onnxruntime-gpu",),
+        ("fp32", "fp16"),
+        ("ort-tensorrt", "ort-trt"),
+        gpu=True,
+    ),
+    RuntimeEntry(
+        "torch-cuda",
+        "runtimes.torch_cuda",
+        "TorchCudaRuntime",
+        "torch",
+        ("torch",),
+        ("fp32", "fp16", "bf16"),
+        ("pytorch-cuda",),
+        gpu=True,
     ),
 )
 
@@ -171,7 +204,8 @@ def missing_variant(bundle: Bundle, row: RuntimeEntry, precision: str) -> dict[s
     stored = runtime_class(row).stored.get(precision, "fp32")
     if any(v.precision == stored and (not v.runtimes or row.name in v.runtimes) for v in bundle.variants):
         return None
-    return {"reason": f"the bundle stores no {stored} network for {row.name}", "fix": f"hnx quantize {bundle.path}"}
+    made_by = f"hnx quantize {bundle.path}" + (" --for fp16" if stored == "fp16" else "")
+    return {"reason": f"the bundle stores no {stored} network for {row.name}", "fix": made_by}
 
 
 def _not_tuned(bundle: Bundle, row: RuntimeEntry) -> dict[str, str] | None:

@@ -13,7 +13,7 @@ from hybridnets.preprocess import Preprocessor
 from runtimes.base import Arrays, Execution, Probe, Runtime
 from runtimes.cpu import has_native
 
-__all__ = ["TorchRuntime"]
+__all__ = ["TorchRuntime", "executed"]
 
 
 class TorchRuntime(Runtime):
@@ -30,6 +30,7 @@ class TorchRuntime(Runtime):
     compiles = True
 
     _model: Any = None
+    _run: Any = None
 
     @classmethod
     def probe(cls) -> Probe:
@@ -53,31 +54,34 @@ class TorchRuntime(Runtime):
     def _open(self) -> Execution:
         import torch
 
-        from hybridnets.checkpoint import build_model, load_checkpoint
-
-        assert self.bundle.weights is not None
-        assert self.bundle.model is not None
         # every Python thread that calls torch gets a team of its own
         torch.set_num_threads(max(1, self.options.thread_count // self.options.streams))
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.options.precision]
-        # branches fused as in the ONNX network: what anybody deploys; its equality is part of the export's proof
-        model = build_model(load_checkpoint(self.bundle.file(self.bundle.weights)), self.bundle.model).deployed()
-        model.to(dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._model = model
-        self._names = {role: spec.name for role, spec in self.bundle.outputs.items()}
-        # loaded once: the graph of other runtimes holds them as a constant
-        self._anchors = self.bundle.anchors()
-        run = self._forward
-        self._run = torch.compile(run) if self.options.compile else run
+        self._load("cpu", {"fp32": torch.float32, "bf16": torch.bfloat16}[self.options.precision])
         parameter = next(self._model.parameters())
-        names = {torch.float32: "fp32", torch.bfloat16: "bf16"}
         return Execution(
-            precision=names.get(parameter.dtype, str(parameter.dtype)),
+            precision=executed(parameter),
             device=str(parameter.device).upper(),
             threads=torch.get_num_threads(),
             library=f"torch {torch.__version__}",
             details={"memory_format": "channels_last", "compiled": self.options.compile},
         )
+
+    def _load(self, device: str, dtype: Any) -> None:
+        """The network on a device, channels-last."""
+        import torch
+
+        from hybridnets.checkpoint import build_model, load_checkpoint
+
+        assert self.bundle.weights is not None
+        assert self.bundle.model is not None
+        # branches fused as in the ONNX network: what anybody deploys; its equality is part of the export's proof
+        model = build_model(load_checkpoint(self.bundle.file(self.bundle.weights)), self.bundle.model).deployed()
+        model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model = model
+        self._names = {role: spec.name for role, spec in self.bundle.outputs.items()}
+        # loaded once: the graph of other runtimes holds them as a constant
+        self._anchors = self.bundle.anchors()
+        self._run = torch.compile(self._forward) if self.options.compile else self._forward
 
     def _forward(self, tensor: Any) -> dict[str, Any]:
         features = self._model.features(tensor)
@@ -98,14 +102,22 @@ class TorchRuntime(Runtime):
     def _infer(self, state: Any, inputs: Arrays) -> dict[str, NDArray[Any]]:
         import torch
 
-        image = inputs[self.bundle.input.name]
-        if self.bundle.form.input == "uint8":
-            image = np.concatenate([state.normalise(canvas).copy() for canvas in image])
+        image = self._image(state, inputs)
         parameter = next(self._model.parameters())
         with torch.inference_mode():
             tensor = torch.from_numpy(image)
             results = self._run(tensor.to(parameter.dtype).contiguous(memory_format=torch.channels_last))
-        raw = {role: value.float().contiguous().numpy() for role, value in results.items()}
+        return self._named({role: value.float().contiguous().numpy() for role, value in results.items()})
+
+    def _image(self, preprocessor: Preprocessor, inputs: Arrays) -> NDArray[Any]:
+        """What the network itself takes: float32 (n, 3, h, w)."""
+        image = inputs[self.bundle.input.name]
+        if self.bundle.form.input == "uint8":
+            image = np.concatenate([preprocessor.normalise(canvas).copy() for canvas in image])
+        return image
+
+    def _named(self, raw: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs of the bundle's graph from those of the network itself, by role and float32."""
         outputs = apply_form(
             raw,
             self.bundle.form,
@@ -118,4 +130,12 @@ class TorchRuntime(Runtime):
         return {self._names[role]: array for role, array in outputs.items()}
 
     def _close(self) -> None:
-        self._model = None
+        self._model = self._run = None
+
+
+def executed(parameter: Any) -> str:
+    """Our name of the type that a network's weights have."""
+    import torch
+
+    names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return names.get(parameter.dtype, str(parameter.dtype))

@@ -38,7 +38,7 @@ def place_here(runtime: str) -> Place:
         instructions=tuple(isa()),
         cores=available_threads(),
         library=installed_version(row),
-        devices=tuple(gpu_names()) if row.name == "tensorrt" else (),
+        devices=tuple(gpu_names()) if row.gpu else (),
     )
 
 

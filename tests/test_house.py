@@ -92,7 +92,20 @@ def test_setup_lists_every_layer_and_extra() -> None:
     listed = setup["options.packages.find"]["include"].split()
     assert {f"{layer}*" for layer in LAYERS} == set(listed)
     extras = setup["options.extras_require"]
-    wanted = {"torch", "export", "onnxruntime", "openvino", "eval", "train", "cpu", "gpu", "tensorrt", "timm", "dev"}
+    wanted = {
+        "torch",
+        "export",
+        "onnxruntime",
+        "openvino",
+        "eval",
+        "train",
+        "cpu",
+        "gpu",
+        "cuda",
+        "tensorrt",
+        "timm",
+        "dev",
+    }
     assert set(extras) == wanted
     cpu = set(extras["cpu"].split("\n"))
     for part in ("torch", "export", "onnxruntime", "openvino", "eval"):

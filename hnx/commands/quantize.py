@@ -33,7 +33,7 @@ __all__ = ["command"]
     default="openvino,onnxruntime,tensorrt",
     show_default=True,
     metavar="LIST",
-    help="Of openvino, onnxruntime, tensorrt (INT8), fp16 (for strongly typed TensorRT).",
+    help="Of openvino, onnxruntime, tensorrt (INT8), fp16 (for strongly typed TensorRT and ONNX Runtime on CUDA).",
 )
 @click.option(
     "--method",

@@ -72,6 +72,23 @@ class CudaState:
     driver_cuda: int = 0
     gpus: tuple[Gpu, ...] = ()
 
+    def obstacle(self, library: str, cuda: int = 0) -> tuple[str, str] | None:
+        """Why a library can use no device here, and what to do about it; None where it can.
+
+        Args:
+            library: its name for people.
+            cuda: the oldest driver interface it needs, 12000 for CUDA 12.0; 0 where it does not say.
+        """
+        if self.problem:
+            return self.problem, self.fix
+        if self.driver_cuda < cuda:
+            return (
+                f"its driver supports CUDA {self.driver_cuda // 1000}.{self.driver_cuda % 1000 // 10}, this {library} "
+                f"is built for CUDA {cuda // 1000}: the driver is too old",
+                f"update the NVIDIA driver, or install the {library} package of its CUDA version",
+            )
+        return None
+
     def gpu(self, index: int) -> Gpu:
         """A device by number.
 

@@ -11,29 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridnets.errors import HnxError
+from runtimes.device_times import DeviceTimes
 from runtimes.tensorrt.cuda import Buffer, Device, Stream
 from runtimes.tensorrt.driver import CudaError
 from runtimes.tensorrt.engine import Engine
 
-__all__ = ["DeviceTimes", "PlanContext", "Ticket"]
+__all__ = ["PlanContext", "Ticket"]
 
 Arrays = Mapping[str, NDArray[Any]]
 _SLOTS = 2  # one computes while the caller reads the other's results
 _ALIGNMENT = 256  # NvInferRuntime.h: addresses must be multiples of it; CUDA's own allocations are
-
-
-@dataclass(frozen=True)
-class DeviceTimes:
-    """One inference on the device's own clock, in ms. Zero-copy buffers have no copies to time."""
-
-    upload: float
-    compute: float
-    download: float
-
-    @property
-    def total(self) -> float:
-        """All three."""
-        return self.upload + self.compute + self.download
 
 
 @dataclass(eq=False)

@@ -156,19 +156,12 @@ class Library:
         """
         if building and self.builds_without_gpu:
             return
-        problem = state.problem
-        if not problem:
-            needed = needed_cuda(self.flavor)
-            if needed and state.driver_cuda < needed:
-                problem = (
-                    f"its driver supports CUDA {state.driver_cuda // 1000}.{state.driver_cuda % 1000 // 10}, this "
-                    f"{self.name} is built for CUDA {needed // 1000}: the driver is too old"
-                )
-        if problem:
+        obstacle = state.obstacle(self.name, needed_cuda(self.flavor))
+        if obstacle is not None:
             raise HnxError(
                 f"{self.name} {self.version} has no usable CUDA device",
-                why=problem,
-                fix=state.fix or "update the NVIDIA driver, or install the TensorRT package of its CUDA version",
+                why=obstacle[0],
+                fix=obstacle[1],
                 code=ExitCode.NOTHING_RAN,
             )
 

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from hybridnets.bundle import Bundle
 from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import Arrays, Execution, Probe, Runtime, RuntimeOptions
+from runtimes.device_times import DeviceTimes
 from runtimes.tensorrt.choose import find_plan
 from runtimes.tensorrt.cuda import Device, open_device
 from runtimes.tensorrt.driver import probe as probe_cuda
 from runtimes.tensorrt.engine import Engine, load_engine
-from runtimes.tensorrt.execution import DeviceTimes, PlanContext
+from runtimes.tensorrt.execution import PlanContext
 from runtimes.tensorrt.library import load
 from runtimes.tensorrt.plan import Here, TensorForm
 
@@ -136,7 +137,7 @@ class TensorRtRuntime(Runtime):
         }
 
     def device_times(self) -> list[DeviceTimes]:
-        """Of the last inference of each context: copies and compute on the device's own clock."""
+        """See `Runtime.device_times`."""
         return [context.times for context in self._contexts if context.times is not None]
 
     def _close(self) -> None:

@@ -54,7 +54,7 @@ def test_all_targets_and_rows_that_run(bundle: Path, frames: Path, capsys: pytes
         ("int8", ("onnxruntime",)),
         ("int8", ("tensorrt-weak",)),
         ("int8", ("tensorrt-strong",)),
-        ("fp16", ("tensorrt-strong",)),
+        ("fp16", ("tensorrt-strong", "onnxruntime-cuda")),
     }
     assert (bundle / opened.variants[0].file).read_bytes() == float_file
     noise = np.random.default_rng(0).standard_normal((1, 3, 128, 256), np.float32)

@@ -16,8 +16,18 @@ from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import Execution, Probe, Runtime, RuntimeOptions
 from runtimes.registry import REGISTRY, RuntimeEntry, open_runtime, probe, runtime_class
 
-# tensorrt needs a GPU and a plan built on it: tests/runtimes/tensorrt
-ROWS = pytest.mark.parametrize("row", [row for row in REGISTRY if row.name != "tensorrt"], ids=lambda row: row.name)
+# those of a GPU run on one: pytest -m "gpu and not trt" tests/runtimes/test_contract.py
+MARKS = {"onnxruntime-tensorrt": [pytest.mark.gpu, pytest.mark.trt]}
+ROWS = pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=MARKS.get(row.name, [pytest.mark.gpu] if row.gpu else []))
+        for row in REGISTRY
+        if row.name != "tensorrt"  # it needs a plan built on the machine: tests/runtimes/tensorrt
+    ],
+)
+# TensorRT's own default is TF32, and ONNX Runtime has no option against it
+LIMITS = {"onnxruntime-tensorrt": 1e-2}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +64,7 @@ def test_same_numbers_as_pytorch(
         assert outputs.keys() == reference.keys()
         for name, array in outputs.items():
             assert array.dtype == np.float32
-            assert difference(array, reference[name]).rel_l2 < 1e-4, name
+            assert difference(array, reference[name]).rel_l2 < LIMITS.get(row.name, 1e-4), name
         execution = runtime.execution
         assert execution.precision == "fp32"
         assert execution.threads == 1
@@ -91,7 +101,8 @@ def test_contexts_run_side_by_side(
             context = runtime.context()
             for _ in range(3):
                 outputs = context.infer({"input": value})
-                if expected and any(difference(outputs[n], expected[n]).rel_l2 > 1e-4 for n in expected):
+                limit = LIMITS.get(row.name, 1e-4)
+                if expected and any(difference(outputs[n], expected[n]).rel_l2 > limit for n in expected):
                     failures.append("outputs of two contexts were mixed up")
 
         threads = [
@@ -140,7 +151,7 @@ def test_unsupported_precision_says_what_runs(row: RuntimeEntry, bundle_path: Pa
 @ROWS
 def test_only_torch_compiles(row: RuntimeEntry, bundle_path: Path) -> None:
     bundle, options = open_bundle(bundle_path), RuntimeOptions(compile=True)
-    if row.name == "torch":
+    if row.name.startswith("torch"):
         assert runtime_class(row)(bundle, options).options.compile
         return
     with pytest.raises(HnxError, match="nothing to compile") as caught:

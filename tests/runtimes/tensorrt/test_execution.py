@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from hybridnets.errors import HnxError
+from runtimes.device_times import DeviceTimes
 from runtimes.tensorrt.engine import load_engine
-from runtimes.tensorrt.execution import DeviceTimes, PlanContext
+from runtimes.tensorrt.execution import PlanContext
 from tests.runtimes.tensorrt import scenario
 from tests.runtimes.tensorrt.fake_device import ORIN, FakeDevice, state
 from tests.runtimes.tensorrt.spec_module import spec_module
