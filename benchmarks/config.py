@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from benchmarks.power.config import PowerConfig
 from hybridnets.bundle import Bundle
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
 from runtimes.base import TUNED, available_threads, parse_precision
@@ -63,6 +64,7 @@ class BenchConfig:
         source: image, folder, pattern, video or camera; None is the frame that ships with the package.
         baseline: `runtime:precision` that ratios refer to; None is the first valid row.
         conf, iou: thresholds of the postprocessing; None is what the graph suppresses with, else 0.25 and 0.3.
+        power: what is read of power and temperature meanwhile; nothing by default.
     """
 
     bundle: Bundle
@@ -79,6 +81,7 @@ class BenchConfig:
     baseline: str | None = None
     conf: float | None = None
     iou: float | None = None
+    power: PowerConfig = PowerConfig()  # noqa: RUF009  frozen
 
     def __post_init__(self) -> None:
         _check_choice("preset", self.preset, tuple(PRESETS))

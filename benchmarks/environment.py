@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 from hybridnets.version import __version__
 from runtimes.base import available_threads
 from runtimes.cpu import cpu_flags, cpu_model
+from runtimes.jetson import detect
+from runtimes.sysfs import Tree
 
 __all__ = [
     "Stopwatch",
@@ -105,13 +107,18 @@ class Stopwatch:
 
 
 def throttle_counters(root: Path = ROOT) -> dict[str, int]:
-    """How often, since boot, heat or a container's quota slowed the processor; empty where nobody counts."""
+    """How often, since boot, heat, current or a quota slowed the processor; empty where nobody counts."""
     counters: dict[str, int] = {}
     pattern = "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/*_throttle_count"
     for path in _attempt(lambda: sorted(root.glob(pattern))) or []:
         value = _number(_read(str(path.relative_to(root)), root))
         if value is not None:
             counters["heat"] = counters.get("heat", 0) + int(value)
+    # a Jetson's own, one file for each way its supply can be overdrawn
+    for path in _attempt(lambda: sorted(root.glob("sys/class/hwmon/hwmon*/oc*_event_cnt"))) or []:
+        value = _number(_read(str(path.relative_to(root)), root))
+        if value is not None:
+            counters["current"] = counters.get("current", 0) + int(value)
     for name in ("sys/fs/cgroup/cpu.stat", "sys/fs/cgroup/cpu/cpu.stat"):
         match = re.search(r"^nr_throttled (\d+)$", _read(name, root) or "", re.MULTILINE)
         if match is not None:
@@ -122,7 +129,11 @@ def throttle_counters(root: Path = ROOT) -> dict[str, int]:
 
 def throttled_since(before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:
     """Which counters grew, in words."""
-    words = {"heat": "it became too hot", "quota": "the container's CPU quota was used up"}
+    words = {
+        "heat": "it became too hot",
+        "quota": "the container's CPU quota was used up",
+        "current": "it drew more current than its supply allows",
+    }
     return [
         f"{words.get(name, name)} ({count - before.get(name, 0)} times)"
         for name, count in after.items()
@@ -199,6 +210,11 @@ def _container(root: Path) -> str | None:
     return match[0] if match else None
 
 
+def _jetson(root: Path) -> dict[str, Any] | None:
+    board = detect(Tree(root))
+    return None if board is None else board.to_json()
+
+
 def _versions(names: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in names:
@@ -235,6 +251,7 @@ def describe_environment(root: Path = ROOT) -> dict[str, Any]:
             "load_average": [round(value, 2) for value in load] if load else None,
             "memory": _attempt(lambda: _memory(root)),
             "temperatures_c": _attempt(lambda: _temperatures(root)),
+            "jetson": _attempt(lambda: _jetson(root)),
             "container": _attempt(lambda: _container(root)),
             "libraries": _attempt(lambda: _versions(LIBRARIES)),
             "thread_variables": {key: os.environ[key] for key in THREAD_VARIABLES if key in os.environ},

@@ -24,6 +24,7 @@ from benchmarks.config import EXTENSION, BenchConfig, Preset, planned_rows
 from benchmarks.environment import available_memory_mb, describe_environment, throttle_counters, throttled_since
 from benchmarks.frames import decode_jpeg, load_frames, tensor_sha256
 from benchmarks.memory import estimate_mb, shortage
+from benchmarks.power.meter import Meter
 from benchmarks.report import Report
 from benchmarks.results import make_report
 from benchmarks.rows import Row
@@ -67,6 +68,7 @@ class _Run:
     input_sha256: str
     start: Callable[[], Worker]
     report_progress: Callable[[Progress], None]
+    meter: Meter
     workers: list[Worker] = field(default_factory=list)
     phase: str = "loading"
     rounds: int = 0
@@ -75,9 +77,13 @@ class _Run:
     def step(self, text: str) -> None:
         """Tell the caller what begins now, if anything; steps are the loading of each row, then its turns."""
         if text:
-            total = len(self.rows) * (1 + max(self.rounds, self.config.effective.rounds))
-            self.report_progress(Progress(self.phase, text, self.done, total))
+            self.tell(text)
         self.done += 1
+
+    def tell(self, text: str) -> None:
+        """Say what happens now, without taking a step."""
+        total = len(self.rows) * (1 + max(self.rounds, self.config.effective.rounds))
+        self.report_progress(Progress(self.phase, text, self.done, total))
 
     def launch(self) -> Worker:
         """A new child, closed at the end of the run."""
@@ -105,24 +111,34 @@ def run_bench(
     environment = describe_environment()
     counters = throttle_counters()
     rows = [Row(runtime, precision) for runtime, precision in planned_rows(config.runtimes, config.bundle)]
-    with tempfile.TemporaryDirectory(prefix="hnx-bench-") as folder:
+    with Meter(config.power) as meter, tempfile.TemporaryDirectory(prefix="hnx-bench-") as folder:
         names = []
         for index, data in enumerate(encoded):
             path = Path(folder) / f"{index:03d}.jpg"
             path.write_bytes(data.tobytes())
             names.append(str(path))
-        run = _Run(config, rows, names, expected, start, on_progress or (lambda progress: None))
+        run = _Run(config, rows, names, expected, start, on_progress or (lambda progress: None), meter)
+        _rest(run)
         with closing_all(run.workers):
             _load_all(run)
             _measure_all(run)
             _finish(run)
+        _rest(run)
+    account = meter.account()
+    for row in rows:
+        row.power = account.row(row.turns) if row.live else None
     environment["throttled"] = throttled_since(counters, throttle_counters())
     # Windows has none; the state before the run is in the environment already
     if hasattr(os, "getloadavg"):
         environment["load_average_after"] = [round(value, 2) for value in os.getloadavg()]
-    return make_report(
-        config, rows, encoded, environment, discarded_after_switch=DISCARD, pause_s=PAUSE_S, input_sha256=expected
-    )
+    settings = {"discarded_after_switch": DISCARD, "pause_s": PAUSE_S, "input_sha256": expected}
+    return make_report(config, rows, encoded, environment, settings, meter.to_json())
+
+
+def _rest(run: _Run) -> None:
+    if run.meter.active:
+        run.tell("measuring power at rest")
+        run.meter.idle()
 
 
 # -- loading -------------------------------------------------------------------------------------------------
@@ -208,6 +224,7 @@ def _measure_all(run: _Run) -> None:
                 return
             run.phase = "going on"
         run.rounds = index + 1
+        run.meter.cool_down(run.tell)
         _measure_round(run, index)
 
 

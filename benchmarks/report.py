@@ -7,10 +7,11 @@ import io
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.power import words as power_words
 from benchmarks.sampling import STAGES
 from benchmarks.statistics import LONGER, more_samples
 from hybridnets.errors import ExitCode, HnxError, from_os_error
@@ -49,6 +50,7 @@ class Report:
     Attributes:
         rows: one object for each runtime and precision, skipped ones too.
         environment, settings, bundle: what ran, on what, and how.
+        power: what was read of power, with its raw readings; empty where nothing was asked for.
         created: UTC time, ISO 8601.
     """
 
@@ -56,6 +58,7 @@ class Report:
     environment: Mapping[str, Any]
     settings: Mapping[str, Any]
     bundle: Mapping[str, Any]
+    power: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
     schema_version: int = SCHEMA_VERSION
 
@@ -78,6 +81,7 @@ class Report:
             "environment": dict(self.environment),
             "settings": dict(self.settings),
             "bundle": dict(self.bundle),
+            **({"power": dict(self.power)} if self.power else {}),
         }
 
 
@@ -115,6 +119,7 @@ def read_report(path: Path) -> Report:
         environment=value.get("environment") or {},
         settings=value.get("settings") or {},
         bundle=value.get("bundle") or {},
+        power=value.get("power") or {},
         created=str(value.get("created", "")),
         schema_version=version,
     )
@@ -168,6 +173,14 @@ _STAGE_COLUMNS: tuple[tuple[str, bool, Callable[[Row], str]], ...] = (
     ("forward\nonly", True, lambda row: _ms(row["forward_ms"]["p50"])),
     ("first\ninference", True, lambda row: _ms(row["first_inference_ms"])),
 )  # fmt: skip
+_POWER_COLUMNS = (("power", False, _name), *power_words.COLUMNS)
+
+
+def _tables(report: Report) -> list[Sequence[tuple[str, bool, Callable[[Row], str]]]]:
+    """Those that have something to show."""
+    if not report.measured:
+        return []
+    return [_COLUMNS, _STAGE_COLUMNS, *([_POWER_COLUMNS] if power_words.has_figures(report.measured) else [])]
 
 
 def headline(report: Report) -> str:
@@ -194,6 +207,7 @@ def remarks(report: Report) -> list[str]:
             hidden = len(row["reasons"]) - SHOWN_REASONS
             more = f" (+{hidden} in the JSON report)" if hidden > 0 else ""
             lines.append(f"{row_name(row)} is not valid: {'; '.join(row['reasons'][:SHOWN_REASONS])}{more}")
+    lines.extend(power_words.remarks(report.power, report.measured, row_name))
     lines.extend(f"advice: {sentence}" for sentence in _advice(report.measured))
     for row in report.skipped:
         skipped = row["skipped"]
@@ -230,10 +244,8 @@ def print_report(report: Report, console: Console) -> None:
     pretty = console.is_terminal
     width = min(WIDTH, console.width)
     console.print(headline(report), markup=False, soft_wrap=True)
-    if report.measured:
-        console.print(_table(report, _COLUMNS, pretty), width=width)
-        console.print()
-        console.print(_table(report, _STAGE_COLUMNS, pretty), width=width)
+    for columns in _tables(report):
+        console.print(_table(report, columns, pretty), width=width)
         console.print()
     for line in remarks(report):
         console.print(line, markup=False, soft_wrap=True)
@@ -242,7 +254,7 @@ def print_report(report: Report, console: Console) -> None:
 def markdown(report: Report) -> str:
     """The report as Markdown."""
     lines = ["# Latency", "", headline(report), ""]
-    for columns in (_COLUMNS, _STAGE_COLUMNS) if report.measured else ():
+    for columns in _tables(report):
         lines.append("| " + " | ".join(heading.replace("\n", " ") for heading, _, _ in columns) + " |")
         lines.append("|" + "|".join("---:" if right else "---" for _, right, _ in columns) + "|")
         lines.extend("| " + " | ".join(cell(row) for _, _, cell in columns) + " |" for row in report.measured)
@@ -281,6 +293,7 @@ def csv_text(report: Report) -> str:
                 record.update({f"{name}_{statistic}_ms": value for statistic, value in row[key].items()})
             for stage, summary in row["stages_ms"].items():
                 record[f"{stage}_p50_ms"] = summary["p50"]
+            record.update(power_words.csv_fields(row))
             record["reasons"] = "; ".join(row["reasons"])
         records.append({key.replace("count_ms", "count"): value for key, value in record.items()})
     fields = list(dict.fromkeys(key for record in records for key in record))

@@ -29,7 +29,8 @@ def make_report(
     rows: Sequence[Row],
     encoded: Sequence[NDArray[np.uint8]],
     environment: Mapping[str, Any],
-    **measuring: Any,
+    measuring: Mapping[str, Any],
+    power: Mapping[str, Any] | None = None,
 ) -> Report:
     """Judge every row and put everything together.
 
@@ -37,6 +38,7 @@ def make_report(
         encoded: the frames as JPEG bytes.
         environment: of `describe_environment`, with `throttled` of the run in it.
         measuring: further settings of the run.
+        power: of the meter, with its raw readings; None where it was off.
     """
     machine = Machine(
         cores=available_threads(),
@@ -55,8 +57,9 @@ def make_report(
     return Report(
         rows=values,
         environment=environment,
-        settings=_settings_json(config, encoded, None if baseline is None else baseline.name) | measuring,
+        settings=_settings_json(config, encoded, None if baseline is None else baseline.name) | dict(measuring),
         bundle=bundle_json(config.bundle),
+        power=power or {},
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         schema_version=SCHEMA_VERSION,
     )

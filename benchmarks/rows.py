@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.children import Worker
 from benchmarks.config import BenchConfig, Preset
+from benchmarks.power.energy import Slice
 from benchmarks.sampling import KINDS, STAGES
 from benchmarks.statistics import Evidence, Summary, imprecise, judge, percentile, summarise
 from hybridnets.errors import HnxError
@@ -27,10 +28,12 @@ class Row:
         samples: kind or stage to samples in ms, one list for each round.
         per_second: kind to requests per second of each round, with several streams only.
         spent_s: warm-up and measuring so far, what was not recorded included.
+        turns: kind to the recorded stretches of time, for the power drawn in them.
         wall_s: kind to recorded seconds.
         foreign_s: core-seconds of other programs meanwhile; None where the system does not tell.
         idle: its threads slept after each of its turns.
         exhausted: no time is left for another turn.
+        power: of `benchmarks.power.account`, once everything has ended; None where nothing could be read.
     """
 
     runtime: str
@@ -42,12 +45,14 @@ class Row:
     samples: dict[str, list[list[float]]] = field(default_factory=lambda: {name: [] for name in (*KINDS, *STAGES)})
     per_second: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     spent_s: float = 0.0
+    turns: dict[str, list[Slice]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     wall_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
     foreign_s: float | None = 0.0
     idle: bool = True
     finite: bool = True
     exhausted: bool = False
     peak_mb: float | None = None
+    power: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -89,6 +94,8 @@ class Row:
                 self.samples[stage].append(_milliseconds(reply[f"{stage}_ns"]))
         if reply["per_second"] is not None:
             self.per_second[kind].append(reply["per_second"])
+        start, end = reply["span_ns"]
+        self.turns[kind].append(Slice(start, end, len(reply["total_ns"])))
         self.wall_s[kind] += reply["wall_s"]
         foreign = reply["foreign_s"]
         self.foreign_s = None if foreign is None or self.foreign_s is None else self.foreign_s + foreign
@@ -160,7 +167,7 @@ def row_json(row: Row, config: BenchConfig, frames: int, machine: Machine) -> di
             went_idle=row.idle,
             foreign_cores=foreign,
             cores=machine.cores,
-            throttled=machine.throttled,
+            throttled=[*machine.throttled, *(row.power or {}).get("throttled", ())],
             latency_bound=config.scenario == "single",
         )
     )
@@ -175,6 +182,7 @@ def row_json(row: Row, config: BenchConfig, frames: int, machine: Machine) -> di
         "load_ms": round(row.opened["load_ms"], 3),
         "first_inference_ms": round(row.opened["first_inference_ms"], 3),
         "memory_mb": {**row.opened["memory_mb"], "peak": row.peak_mb},
+        **({"power": row.power} if row.power else {}),
         "execution": {key: value for key, value in execution.items() if key != "precision"},
         "warmup": {"stable": row.warmup["stable"], "iterations": len(row.warmup["samples_ms"])},
         "rounds": len(row.samples["forward"]),

@@ -161,12 +161,16 @@ class Session:
         rule = StopRule(count, seconds, limit)
         watch = Stopwatch()
         per_second: float | None = None
+        # the parent's clock, too: it reads the power meanwhile
+        span = [time.monotonic_ns()]
         if len(steps) == 1:
             stamps = collect(steps[0], rule)
         else:
             stamps, per_second = collect_parallel(steps, rule)
+        span.append(time.monotonic_ns())
         wall, foreign = watch.stop()
         reply: dict[str, Any] = {
+            "span_ns": span,
             "total_ns": [stamp[-1] - stamp[0] for stamp in stamps],
             "per_second": per_second,
             "wall_s": wall,

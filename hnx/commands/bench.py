@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from hybridnets.errors import ExitCode, HnxError
 
 if TYPE_CHECKING:
     from benchmarks.config import BenchConfig
+    from benchmarks.power.config import PowerConfig
     from benchmarks.report import Report
 
 __all__ = ["command"]
@@ -19,6 +21,7 @@ __all__ = ["command"]
 _GROUPS = {
     "Model and input": ("runtime", "source", "threads"),
     "Measuring": ("preset", "iterations", "duration", "max_time", "scenario", "streams", "baseline"),
+    "Power and temperature": ("power", "idle", "cool_down"),
     "Report and gate": ("json_path", "reports", "against", "max_regression"),
 }
 
@@ -42,6 +45,7 @@ class _GroupedCommand(click.Command):
 Examples:
   hnx bench exports/hybridnets_c3_384x640 --runtime openvino,onnxruntime --json now.json
   hnx bench --fast --runtime openvino --against now.json --max-regression 5
+  hnx bench --runtime tensorrt --power ina3221 --cool-down 50
 
 A row is valid when nothing speaks against its numbers; otherwise the table says what, and what to do about it.
 Rows that cannot run here are listed with the reason. Exit codes: 0 measured, 3 slower than --against allows,
@@ -87,6 +91,27 @@ Rows that cannot run here are listed with the reason. Exit codes: 0 measured, 3 
     "--streams", type=click.IntRange(min=1), help="Requests side by side with --scenario multi.  [default: 2]"
 )
 @click.option("--baseline", metavar="R:PRECISION", help="Row that ratios refer to.  [default: the first valid one]")
+@click.option(
+    "--power",
+    default="auto",
+    show_default=True,
+    metavar="auto|off|NAME",
+    help="Read power meanwhile, for J per frame: ina3221, tegrastats or jtop on a Jetson, nvml for a card, rapl for a "
+    "CPU; nvml,rapl adds both up. auto takes what is there, and says nothing where nothing is.",
+)
+@click.option(
+    "--idle",
+    type=float,
+    metavar="SECONDS",
+    help="Rest before and after the run, where power is read: J per frame above idle has its power subtracted; 0 "
+    "subtracts nothing.  [default: 5]",
+)
+@click.option(
+    "--cool-down",
+    type=float,
+    metavar="CELSIUS",
+    help="Wait before each round until the hottest zone is no warmer, at most 5 minutes.",
+)
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write everything, raw samples too."
 )
@@ -149,6 +174,7 @@ def command(bundle: str | None, **options: Any) -> None:
         threads=options["threads"],
         source=options["source"],
         baseline=options["baseline"],
+        power=_power(options["power"], options["idle"], options["cool_down"]),
     )
     if earlier is not None:
         known = {"scenario": config.scenario, "streams": config.stream_count, "threads": config.thread_count}
@@ -178,6 +204,22 @@ def command(bundle: str | None, **options: Any) -> None:
                 fix="find the change that did it, or measure again when the machine is quiet",
                 code=ExitCode.GATE_FAILED,
             )
+
+
+def _power(source: str, idle_s: float | None, cool_down_c: float | None) -> PowerConfig:
+    from benchmarks.power.config import PowerConfig
+
+    config = PowerConfig(source, cool_down_c=cool_down_c)
+    if idle_s is None:
+        return config
+    if config.off:
+        raise HnxError(
+            "--idle with --power off",
+            why="at rest there is nothing to measure, either",
+            fix="leave one of them out",
+            code=ExitCode.USAGE,
+        )
+    return replace(config, idle_s=idle_s)
 
 
 def _measure(config: BenchConfig) -> Report:

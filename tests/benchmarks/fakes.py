@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -59,6 +60,16 @@ class Steady(Runtime):
         return self._outputs
 
     def _close(self) -> None: ...
+
+
+class Slow(Steady):
+    """Two milliseconds in which other threads of the process can work."""
+
+    name = "slow"
+
+    def _infer(self, state: Any, inputs: Arrays) -> dict[str, Any]:
+        time.sleep(0.002)
+        return self._outputs
 
 
 class Fallback(Steady):
@@ -202,9 +213,11 @@ class Timed:
             if self._log is not None and arguments["kind"] == "forward":
                 self._log.append(self._name)
             self._take(StopRule(arguments["discard"], 0, math.inf))
+            begun = round(self.seconds * 1e9)
             taken = self._take(StopRule(arguments["count"], arguments["seconds"], arguments["limit"]))
             stages = {f"{stage}_ns": taken for stage in STAGES} if arguments["kind"] == "end_to_end" else {}
-            common = {"per_second": None, "foreign_s": 0.0, "idle": True}
+            span = [begun, round(self.seconds * 1e9)]
+            common = {"per_second": None, "foreign_s": 0.0, "idle": True, "span_ns": span}
             return {"total_ns": taken, "wall_s": sum(taken) / 1e9, **common, **stages}
         return {"peak_mb": 1.0, "finite": True}
 

@@ -16,6 +16,7 @@ from benchmarks.environment import (
     throttle_counters,
     throttled_since,
 )
+from tests import boards
 
 
 def test_here_it_is_strict_json_with_the_essentials() -> None:
@@ -31,6 +32,7 @@ def test_an_empty_machine_tells_little_and_nothing_fails(tmp_path: Path) -> None
     assert "memory" not in found
     assert "temperatures_c" not in found
     assert "container" not in found
+    assert "jetson" not in found
     assert system_busy_seconds(tmp_path) is None
     assert available_memory_mb(tmp_path) is None
     assert throttle_counters(tmp_path) == {}
@@ -41,6 +43,17 @@ def write(root: Path, files: dict[str, str]) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+def test_a_jetson_is_described_with_what_decides_its_speed(tmp_path: Path) -> None:
+    boards.orin_nano(tmp_path)
+    write(tmp_path, {f"sys/class/hwmon/hwmon7/oc{index}_event_cnt": f"{index}\n" for index in (1, 2, 3)})
+    board = describe_environment(tmp_path)["jetson"]
+    assert {key: board[key] for key in ("l4t", "jetpack", "power_mode", "clocks_locked", "dla_cores")} == {
+        "l4t": "36.4.3", "jetpack": "6.2", "power_mode": "MAXN_SUPER (2)", "clocks_locked": True, "dla_cores": 0,
+    }  # fmt: skip
+    assert throttle_counters(tmp_path) == {"current": 6}
+    assert throttled_since({"current": 6}, {"current": 8}) == ["it drew more current than its supply allows (2 times)"]
 
 
 def test_reads_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

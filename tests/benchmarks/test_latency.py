@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,17 +16,23 @@ import hybridnets.bundle
 from benchmarks import latency, worker
 from benchmarks.config import EXTENSION, BenchConfig
 from benchmarks.latency import Progress, run_bench
+from benchmarks.power import meter
+from benchmarks.power.config import PowerConfig
+from benchmarks.power.reading import Reading, Unreadable
+from benchmarks.power.registry import Opened
 from benchmarks.report import Report
 from benchmarks.sampling import KINDS, STAGES
 from runtimes import registry
 from runtimes.base import Runtime
 from runtimes.registry import RuntimeEntry
+from tests import boards
 from tests.benchmarks.fakes import (
     SHA256,
     Broken,
     Fallback,
     Greedy,
     LocalWorker,
+    Slow,
     Steady,
     Timed,
     config,
@@ -151,6 +159,83 @@ def test_several_streams(use: Callable[..., None]) -> None:
     row = measured(report, "steady:fp32")
     assert row["frames_per_second"]["end_to_end"] > 0
     assert report.settings["streams"] == 3
+
+
+# -- power ---------------------------------------------------------------------------------------------------
+
+
+class Supply:
+    """10 W, always; it may fail from a reading on."""
+
+    name, unit, interval_s, total, details = "supply", "W", 0.001, ("all",), {"volts": 5}
+
+    def __init__(self, readings: int = 1_000_000) -> None:
+        self.left, self.closed = readings, False
+
+    def read(self) -> Reading:
+        self.left -= 1
+        if self.left < 0:
+            raise Unreadable("the supply is gone")
+        return Reading(time.monotonic_ns(), {"all": 10.0}, throttled=("the supply is weak",))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def with_power(monkeypatch: pytest.MonkeyPatch, supply: Supply) -> Report:
+    monkeypatch.setattr(meter, "open_sources", lambda text, tree: Opened([supply], {}, {}))
+    power = PowerConfig("auto", idle_s=0.02, root=Path("/nowhere"))
+    return run_bench(config(duration_s=0.2, iterations=20, power=power), start=LocalWorker)
+
+
+def test_power_is_that_of_a_rows_own_turns(use: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    use(Slow)
+    supply = Supply()
+    report = with_power(monkeypatch, supply)
+    row = measured(report, "slow:fp32")
+    for kind in KINDS:
+        drawn = row["power"][kind]
+        turns = drawn["turns_ns"]
+        assert len(turns) == row["rounds"]
+        assert drawn["frames"] == sum(frames for _, _, frames in turns) == row[f"{kind}_ms"]["count"]
+        seconds = sum(end - start for start, end, _ in turns) / 1e9
+        assert drawn["joules"] == pytest.approx(10.0 * seconds, rel=1e-6)
+        assert drawn["joules_per_frame"] == pytest.approx(10.0 * seconds / drawn["frames"], rel=1e-3, abs=1e-6)
+        assert drawn["joules_per_frame_above_idle"] == 0.0
+    # turns follow each other: forward-only before end-to-end, round after round
+    ends = [moment for pair in zip(*(row["power"][kind]["turns_ns"] for kind in KINDS), strict=True) for turn in pair
+            for moment in turn[:2]]  # fmt: skip
+    assert ends == sorted(ends)
+    assert any("the supply is weak" in reason for reason in row["reasons"])
+    assert report.power["idle"]["watts"] == 10.0
+    assert supply.closed
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_a_supply_that_vanishes_costs_the_figure_and_not_the_row(
+    use: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(Slow)
+    row = measured(with_power(monkeypatch, Supply(readings=5)), "slow:fp32")
+    assert row["power"]["forward"] == {"missing": "supply: the supply is gone"}
+    assert row["forward_ms"]["count"] >= 20
+
+
+def test_without_power_a_report_says_nothing_of_it(use: Callable[..., None]) -> None:
+    use(Steady)
+    report = run_bench(config(), start=LocalWorker)
+    assert "power" not in report.to_json()
+    assert "power" not in report.rows[0]
+
+
+def test_each_round_waits_for_a_cool_board(
+    use: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use(Steady)
+    boards.orin_nano(tmp_path)
+    power = PowerConfig("off", cool_down_c=60.0, root=tmp_path)
+    report = run_bench(config(power=power), start=LocalWorker)
+    assert [step["reached"] for step in report.power["cool_down"]["rounds"]] == [True] * 3
 
 
 # -- time limits and further rounds, without any time passing -------------------------------------------------

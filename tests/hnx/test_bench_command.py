@@ -17,7 +17,12 @@ from hnx.commands import quickstart
 from hybridnets.bundle import open_bundle
 from tests.benchmarks.fakes import report_of, report_row
 
-SHORT = ["--iterations", "4", "--duration", "0.05", "--max-time", "20", "--threads", "1", "--fast"]
+SHORT = ["--iterations", "4", "--duration", "0.05", "--max-time", "20", "--threads", "1", "--fast", "--power", "off"]
+
+
+def no_sysfs(glob: Callable[..., Any]) -> Callable[..., Any]:
+    """`Path.glob` on a machine that shows nothing below /sys."""
+    return lambda self, pattern: iter(()) if pattern.startswith("sys/") else glob(self, pattern)
 
 
 @pytest.fixture
@@ -70,6 +75,21 @@ def test_report_of_two_runtimes(bench: Callable[..., int], tmp_path: Path, capsy
     assert "opencv-dnn:fp32 forward only: p50 went from 0.000 to" in err
 
 
+def test_power_that_is_not_there_is_one_line_and_no_failure(
+    bench: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Path, "glob", no_sysfs(Path.glob))
+    path = tmp_path / "now.json"
+    assert bench("--runtime", "opencv-dnn", "--power", "rapl", "--idle", "0", "--json", path) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if "power" in line] == [
+        "no power from rapl: no RAPL energy counters in /sys/class/powercap"
+    ]
+    report = json.loads(path.read_text())
+    assert report["power"]["missing"] == {"rapl": "no RAPL energy counters in /sys/class/powercap"}
+    assert "forward" not in report["rows"][0].get("power", {})
+
+
 def test_nothing_runnable_is_exit_code_4(
     bench: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +110,10 @@ def test_nothing_runnable_is_exit_code_4(
         (["--streams", "2"], "without --scenario multi"),
         (["--scenario", "server"], "server"),
         (["--iterations", "0"], "iterations"),
+        (["--power", "raple"], "did you mean 'rapl'"),
+        (["--power", "off", "--idle", "3"], "--idle with --power off"),
+        (["--power", "auto", "--idle", "-1"], "--idle -1.0"),
+        (["--cool-down", "0"], "--cool-down 0.0"),
         (["--baseline", "torch", "--runtime", "opencv-dnn"], "is not measured"),
     ],
 )
@@ -183,6 +207,15 @@ def test_quickstart_refuses_an_impossible_folder_first(tmp_path: Path, capsys: p
 def test_help_has_groups_defaults_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--help"]) == 0
     text = capsys.readouterr().out
-    for part in ("Model and input:", "Measuring:", "Report and gate:", "--fast", "--rigorous", "[default: all]", "-h,"):
+    for part in (
+        "Model and input:",
+        "Measuring:",
+        "Power and",
+        "Report and gate:",
+        "--fast",
+        "--rigorous",
+        "[default: all]",
+        "-h,",
+    ):
         assert part in text
-    assert text.count("  hnx bench ") == 2
+    assert text.count("  hnx bench ") == 3
