@@ -32,14 +32,17 @@ def take_turns(
     clocks: tuple[Callable[[], int], Callable[[], int]] = (time.perf_counter_ns, time.process_time_ns),
     settle: Callable[[], object] = wait_idle,
     after: Callable[[str], object] = lambda _: None,
+    wake: bool = True,
 ) -> dict[str, Timing]:
     """Time functions in turns: each round goes through all of them forwards and then backwards.
 
     Args:
-        samples: of each function on each way; one unrecorded call before them wakes the threads.
+        samples: of each function on each way.
         clocks: of elapsed and of CPU time, in ns.
         settle: called before each turn.
         after: told the name of a function after each of its samples, while no clock runs.
+        wake: call a function once, unrecorded, at the beginning of each turn, which wakes its threads; before the first
+            round each is called once in any case.
     """
     found = {name: Timing([], []) for name in runs}
     for run in runs.values():
@@ -50,7 +53,8 @@ def take_turns(
             timing.cpu.append([])
         for name in (*runs, *reversed(list(runs))):
             settle()
-            runs[name]()
+            if wake:
+                runs[name]()
             for _ in range(samples):
                 start = [clock() for clock in clocks]
                 runs[name]()

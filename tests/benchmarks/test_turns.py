@@ -28,3 +28,10 @@ def test_forwards_then_backwards_and_one_call_to_wake_up() -> None:
     for timing in found.values():
         assert timing.wall == [[1.0] * 4] * 2  # each clock is read once before and once after a sample
         assert timing.cpu == [[0.5] * 4] * 2
+
+
+def test_without_waking() -> None:
+    order: list[str] = []
+    runs = {name: lambda name=name: order.append(name) for name in "ab"}  # type: ignore[misc]
+    take_turns(runs, rounds=2, samples=1, settle=lambda: None, wake=False)
+    assert order == [*"ab", *"abba", *"abba"]
