@@ -12,10 +12,13 @@ from typing import Any
 
 from runtimes import registry
 from runtimes.base import available_threads
+from runtimes.board import look_over
 from runtimes.cpu import cpu_flags, cpu_model
+from runtimes.jetson import detect
 from runtimes.registry import RuntimeEntry, probe
+from runtimes.sysfs import Tree
 
-__all__ = ["diagnose", "gpu_names", "isa", "jetson_model", "memory_bytes", "probe_here"]
+__all__ = ["diagnose", "gpu_names", "isa", "memory_bytes", "probe_here"]
 
 # the instruction sets that decide the speed of a convolution, as /proc/cpuinfo names them
 _ISA = (
@@ -59,19 +62,6 @@ def memory_bytes() -> int | None:
     return None
 
 
-def jetson_model() -> str | None:
-    """Model of the Jetson board and its L4T release, None elsewhere."""
-    try:
-        release = Path("/etc/nv_tegra_release").read_text(errors="replace").splitlines()[0].strip("# ")
-    except (OSError, IndexError):
-        return None
-    try:
-        model = Path("/proc/device-tree/model").read_text(errors="replace").strip("\0 ")
-    except OSError:
-        model = "Jetson"
-    return f"{model} ({release})"
-
-
 def gpu_names() -> list[str]:
     """NVIDIA GPUs with memory and driver as nvidia-smi lists them; empty when there is none."""
     if shutil.which("nvidia-smi") is None:
@@ -96,17 +86,20 @@ def probe_here(row: RuntimeEntry) -> dict[str, Any]:
     }
 
 
-def diagnose(look: Callable[[RuntimeEntry], dict[str, Any]] = probe_here) -> dict[str, Any]:
+def diagnose(look: Callable[[RuntimeEntry], dict[str, Any]] = probe_here, tree: Tree | None = None) -> dict[str, Any]:
     """Everything `hnx doctor` prints.
 
     Args:
         look: finds out about one runtime; a library that dies while it is imported takes the process of its caller
             along, so the command passes one that asks a child.
+        tree: where a Jetson's files lie, for tests.
 
     Returns:
-        {"hardware": {label: text}, "runtimes": [{"name", "available", "version", "runnable", "precisions", "reason",
-        "fix"}], "packages": [{"name", "version", "purpose", "fix"}]}
+        {"hardware": {label: text}, "jetson": [{"what", "found", "fix"}], empty elsewhere, "runtimes": [{"name",
+        "available", "version", "runnable", "precisions", "reason", "fix"}], "packages": [{"name", "version", "purpose",
+        "fix"}]}
     """
+    board = detect(tree)
     memory = memory_bytes()
     flags = isa()
     hardware = {
@@ -116,10 +109,16 @@ def diagnose(look: Callable[[RuntimeEntry], dict[str, Any]] = probe_here) -> dic
         "low precision": _low_precision(flags),
         "memory": f"{memory / 2**30:.1f} GiB" if memory else "unknown",
         "GPU": "; ".join(gpu_names()) or "none found (nvidia-smi is missing or lists none)",
-        "Jetson": jetson_model() or "no",
+        "Jetson": board.model if board else "no",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
     }
-    return {"schema_version": 1, "hardware": hardware, "runtimes": _runtimes(look), "packages": _packages()}
+    return {
+        "schema_version": 1,
+        "hardware": hardware,
+        "jetson": [finding.to_json() for finding in look_over(board)] if board else [],
+        "runtimes": _runtimes(look),
+        "packages": _packages(),
+    }
 
 
 def _low_precision(flags: list[str]) -> str:

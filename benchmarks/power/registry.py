@@ -131,10 +131,16 @@ def open_sources(text: str, tree: Tree) -> Opened:
     return opened
 
 
-def survey(tree: Tree) -> list[Survey]:
-    """Every source, whether it can be read here."""
+def survey(tree: Tree, *, board: bool) -> list[Survey]:
+    """Every source made for this machine, whether it can be read.
+
+    Args:
+        board: it is a Jetson.
+    """
     found = []
     for row in SOURCES:
+        if (row.covers == "board") != board:
+            continue
         reason = fix = ""
         try:
             _open(row, tree).close()

@@ -14,6 +14,7 @@ import pytest
 from hnx.__main__ import main
 from hnx.cli import COMMANDS
 from hybridnets.errors import ExitCode, HnxError
+from tests import boards
 
 
 def hnx(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -154,6 +155,33 @@ def test_doctor(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     findings = json.loads(path.read_text())
     assert {row["name"] for row in findings["runtimes"]} >= {"openvino", "torch"}
     assert all(row["available"] or (row["reason"] and row["fix"]) for row in findings["runtimes"])
+
+
+def test_doctor_on_a_jetson(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from benchmarks import children
+    from runtimes import sysfs
+
+    board = sysfs.Tree(boards.agx_orin(tmp_path))
+    ready = {"version": "1", "runnable": ["fp32"], "precisions": {"fp32": ""}, "reason": "", "fix": ""}
+    monkeypatch.setattr(sysfs, "Tree", lambda: board)
+    monkeypatch.setattr(children, "probe_apart", lambda name: ready)
+    path = tmp_path / "machine.json"
+    assert main(["doctor", "--json", str(path)]) == ExitCode.OK
+    text = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "AGX Orin Developer Kit",
+        "6.1 (L4T 36.4.0)",
+        "TensorRT 10.3",
+        "2 cores",
+        "nvidia-jetpack",
+        "ina3221",
+    ):
+        assert words in text
+    findings = json.loads(path.read_text())
+    assert {row["name"]: row["reason"] for row in findings["power"]}["ina3221"] == ""
+    assert "TensorRT" in [row["what"] for row in findings["jetson"]]
 
 
 def test_doctor_with_nothing_runnable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
