@@ -64,6 +64,7 @@ class BenchConfig:
         source: image, folder, pattern, video or camera; None is the frame that ships with the package.
         baseline: `runtime:precision` that ratios refer to; None is the first valid row.
         conf, iou: thresholds of the postprocessing; None is what the graph suppresses with, else 0.25 and 0.3.
+        compiled: rows that can are compiled first (torch.compile).
         power: what is read of power and temperature meanwhile; nothing by default.
     """
 
@@ -81,6 +82,7 @@ class BenchConfig:
     baseline: str | None = None
     conf: float | None = None
     iou: float | None = None
+    compiled: bool = False
     power: PowerConfig = PowerConfig()  # noqa: RUF009  frozen
 
     def __post_init__(self) -> None:

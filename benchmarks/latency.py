@@ -30,7 +30,7 @@ from benchmarks.results import make_report
 from benchmarks.rows import Row
 from benchmarks.sampling import KINDS, WarmUpRule
 from hybridnets.errors import HnxError
-from runtimes.registry import entry, obstacle
+from runtimes.registry import entry, obstacle, runtime_class
 
 __all__ = ["Progress", "run_bench"]
 
@@ -198,6 +198,7 @@ def _load(run: _Run, row: Row) -> None:
             frames=run.frames,
             conf=config.thresholds[0],
             iou=config.thresholds[1],
+            compiled=config.compiled and runtime_class(entry(row.runtime)).compiles,
         )
         if row.opened["input_sha256"] != run.input_sha256:
             row.skip("its process prepared another input tensor than this one did", "report this: it is a bug in hnx")
@@ -279,5 +280,5 @@ def _finish(run: _Run) -> None:
             row.fail(error, "ending")
             continue
         row.finite = bool(row.opened["finite"]) and bool(reply["finite"])
-        row.peak_mb = reply["peak_mb"]
+        row.peak_mb, row.device = reply["peak_mb"], reply.get("device_ms", {})
         row.worker.close()

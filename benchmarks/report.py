@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.device import device_lines
 from benchmarks.power import words as power_words
 from benchmarks.sampling import STAGES
+from benchmarks.skips import skipped_lines
 from benchmarks.statistics import LONGER, more_samples
 from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.files import read_json, write_bytes, write_json
@@ -207,12 +209,10 @@ def remarks(report: Report) -> list[str]:
             hidden = len(row["reasons"]) - SHOWN_REASONS
             more = f" (+{hidden} in the JSON report)" if hidden > 0 else ""
             lines.append(f"{row_name(row)} is not valid: {'; '.join(row['reasons'][:SHOWN_REASONS])}{more}")
+    lines.extend(device_lines(report.measured, row_name))
     lines.extend(power_words.remarks(report.power, report.measured, row_name))
     lines.extend(f"advice: {sentence}" for sentence in _advice(report.measured))
-    for row in report.skipped:
-        skipped = row["skipped"]
-        fix = f" (fix: {skipped['fix']})" if skipped.get("fix") else ""
-        lines.append(f"skipped {row_name(row)}: {skipped['reason']}{fix}")
+    lines.extend(skipped_lines(report.skipped))
     if report.bundle.get("untrained"):
         lines.append("the weights are untrained: times hold, boxes and masks mean nothing")
     return lines

@@ -82,6 +82,7 @@ def _settings_json(config: BenchConfig, encoded: Sequence[NDArray[np.uint8]], ba
         "scenario": config.scenario,
         "streams": config.stream_count,
         "threads": config.thread_count,
+        "compiled": config.compiled,
         "preset": config.preset,
         **asdict(config.effective),
         "extension": EXTENSION,

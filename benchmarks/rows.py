@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.children import Worker
 from benchmarks.config import BenchConfig, Preset
+from benchmarks.device import device_json
 from benchmarks.power.energy import Slice
 from benchmarks.sampling import KINDS, STAGES
 from benchmarks.statistics import Evidence, Summary, imprecise, judge, percentile, summarise
@@ -33,6 +34,7 @@ class Row:
         foreign_s: core-seconds of other programs meanwhile; None where the system does not tell.
         idle: its threads slept after each of its turns.
         exhausted: no time is left for another turn.
+        device: part of an inference to times in ms by the GPU's clock; empty where there is none.
         power: of `benchmarks.power.account`, once everything has ended; None where nothing could be read.
     """
 
@@ -52,6 +54,7 @@ class Row:
     finite: bool = True
     exhausted: bool = False
     peak_mb: float | None = None
+    device: dict[str, list[float]] = field(default_factory=dict)
     power: dict[str, Any] | None = None
 
     @property
@@ -182,6 +185,7 @@ def row_json(row: Row, config: BenchConfig, frames: int, machine: Machine) -> di
         "load_ms": round(row.opened["load_ms"], 3),
         "first_inference_ms": round(row.opened["first_inference_ms"], 3),
         "memory_mb": {**row.opened["memory_mb"], "peak": row.peak_mb},
+        **({"device_ms": device_json(row.device)} if row.device else {}),
         **({"power": row.power} if row.power else {}),
         "execution": {key: value for key, value in execution.items() if key != "precision"},
         "warmup": {"stable": row.warmup["stable"], "iterations": len(row.warmup["samples_ms"])},

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.device import device_samples
 from benchmarks.environment import Stopwatch
 from benchmarks.frames import decode_jpeg, tensor_sha256
 from benchmarks.sampling import (
@@ -65,6 +66,7 @@ class Session:
         frames: Sequence[str],
         conf: float,
         iou: float,
+        compiled: bool = False,
     ) -> dict[str, Any]:
         """Load the network, run it once, prepare the loops. Frames are files of JPEG bytes."""
         # hashes were compared by the parent: another 54 MB through SHA-256 would only warm the wrong caches
@@ -79,7 +81,7 @@ class Session:
         cv2.setNumThreads(threads)
         before = peak_memory_mb()
         # no model cache: loading is measured cold, apart from the operating system's file cache
-        options = RuntimeOptions(precision=precision, threads=threads, streams=streams, cache_dir=None)
+        options = RuntimeOptions(precision, threads, streams, compile=compiled, cache_dir=None)
         start = time.perf_counter_ns()
         self._runtime = open_runtime(runtime, opened, options)
         load = time.perf_counter_ns() - start
@@ -183,8 +185,10 @@ class Session:
         return reply
 
     def finish(self) -> dict[str, Any]:
-        """Peak memory and whether the last outputs are finite; the network is freed."""
-        reply = {"peak_mb": peak_memory_mb(), "finite": self._finite()}
+        """Peak memory, whether the last outputs are finite, and the device's own times; the network is freed."""
+        reply: dict[str, Any] = {"peak_mb": peak_memory_mb(), "finite": self._finite(), "device_ms": {}}
+        if self._runtime is not None and self._forward:
+            reply["device_ms"] = device_samples(self._runtime, self._forward[-1])
         self._forward, self._end_to_end, self._outputs = [], [], {}
         if self._runtime is not None:
             self._runtime.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy.report import EvalReport, Row, figures, thin
 from benchmarks.report import REPORT_SUFFIXES, check_output, row_name
+from benchmarks.skips import skipped_lines
 from hybridnets.errors import printable
 from hybridnets.files import write_bytes, write_json
 
@@ -203,10 +204,7 @@ def remarks(report: EvalReport) -> list[str]:
             lines.append(f"{row_name(row)} gave NaN or infinite values for {count} images: do not trust its figures")
     notes = {row["metrics"].get("coco_note") for row in rows} - {None, ""}
     lines += [f"no COCO figures: {note}" for note in sorted(notes)]
-    for row in report.skipped:
-        skipped = row["skipped"]
-        fix = f" (fix: {skipped['fix']})" if skipped.get("fix") else ""
-        lines.append(f"{'FAILED' if skipped.get('failed') else 'skipped'} {row_name(row)}: {skipped['reason']}{fix}")
+    lines += skipped_lines(report.skipped)
     if report.bundle.get("untrained"):
         lines.append("the weights are untrained: the figures mean nothing, only that the rows agree or not")
     return [printable(line) for line in lines]

@@ -19,7 +19,7 @@ __all__ = ["command"]
 
 # sections of the help, in the order in which they matter
 _GROUPS = {
-    "Model and input": ("runtime", "source", "threads"),
+    "Model and input": ("runtime", "source", "threads", "compiled"),
     "Measuring": ("preset", "iterations", "duration", "max_time", "scenario", "streams", "baseline"),
     "Power and temperature": ("power", "idle", "cool_down"),
     "Report and gate": ("json_path", "reports", "against", "max_regression"),
@@ -65,6 +65,9 @@ Rows that cannot run here are listed with the reason. Exit codes: 0 measured, 3 
     help="Image, folder, pattern or video for the end-to-end times.  [default: the frame that ships with hnx]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all available]")
+@click.option(
+    "--compile", "compiled", is_flag=True, help="torch and torch-cuda: compile first (minutes), run faster after."
+)
 @click.option("--fast", "preset", flag_value="fast", help="A glance: 20 samples, 1 s, at most 20 s a row.")
 @click.option("--rigorous", "preset", flag_value="rigorous", help="300 samples, 30 s, at most 15 min a row.")
 @click.option(
@@ -174,6 +177,7 @@ def command(bundle: str | None, **options: Any) -> None:
         threads=options["threads"],
         source=options["source"],
         baseline=options["baseline"],
+        compiled=options["compiled"],
         power=_power(options["power"], options["idle"], options["cool_down"]),
     )
     if earlier is not None:
