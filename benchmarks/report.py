@@ -147,6 +147,11 @@ def _memory(row: Row) -> str:
     return "" if peak is None else f"{peak:.0f}"
 
 
+def _cached(row: Row, key: str) -> str:
+    value = (row.get("cached") or {}).get(key)
+    return "" if value is None else f"{value:.0f}" if key == "load_ms" else _ms(value)
+
+
 def _name(row: Row) -> str:
     executed = row.get("executed", row["precision"])
     return row_name(row) if executed == row["precision"] else f"{row_name(row)} ran {executed}"
@@ -174,6 +179,8 @@ _STAGE_COLUMNS: tuple[tuple[str, bool, Callable[[Row], str]], ...] = (
     ("end\nto end", True, lambda row: _ms(row["end_to_end_ms"]["p50"])),
     ("forward\nonly", True, lambda row: _ms(row["forward_ms"]["p50"])),
     ("first\ninference", True, lambda row: _ms(row["first_inference_ms"])),
+    ("load from\ncache", True, lambda row: _cached(row, "load_ms")),
+    ("first in-\nference then", True, lambda row: _cached(row, "first_inference_ms")),
 )  # fmt: skip
 _POWER_COLUMNS = (("power", False, _name), *power_words.COLUMNS)
 
@@ -286,6 +293,7 @@ def csv_text(report: Report) -> str:
         }
         if "skipped" not in row:
             record.update({key: row[key] for key in ("load_ms", "first_inference_ms")})
+            record.update({f"cached_{key}": value for key, value in (row.get("cached") or {}).items()})
             record.update({f"memory_{key}_mb": value for key, value in row["memory_mb"].items()})
             record.update({f"{key}_per_second": value for key, value in row["frames_per_second"].items()})
             record["ratio"] = (row.get("ratio") or {}).get("forward", "")

@@ -26,6 +26,7 @@ class Row:
         worker: its process; None before it is loaded and after it was given up.
         skipped: reason and fix, once it was given up.
         opened, warmup: what its process told about loading and warming up.
+        cached: what another process told about loading from a cache; None where the runtime keeps none.
         samples: kind or stage to samples in ms, one list for each round.
         per_second: kind to requests per second of each round, with several streams only.
         spent_s: warm-up and measuring so far, what was not recorded included.
@@ -43,6 +44,7 @@ class Row:
     worker: Worker | None = None
     skipped: dict[str, str] | None = None
     opened: dict[str, Any] = field(default_factory=dict)
+    cached: dict[str, Any] | None = None
     warmup: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, list[list[float]]] = field(default_factory=lambda: {name: [] for name in (*KINDS, *STAGES)})
     per_second: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
@@ -184,6 +186,7 @@ def row_json(row: Row, config: BenchConfig, frames: int, machine: Machine) -> di
         "frames_per_second": {kind: _throughput(row.per_second[kind], summaries[kind]) for kind in KINDS},
         "load_ms": round(row.opened["load_ms"], 3),
         "first_inference_ms": round(row.opened["first_inference_ms"], 3),
+        "cached": row.cached and {key: round(row.cached[key], 3) for key in ("load_ms", "first_inference_ms")},
         "memory_mb": {**row.opened["memory_mb"], "peak": row.peak_mb},
         **({"device_ms": device_json(row.device)} if row.device else {}),
         **({"power": row.power} if row.power else {}),

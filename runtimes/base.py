@@ -195,6 +195,7 @@ class Runtime(ABC):
     # precision asked for -> precision of the stored variant that serves it
     stored: ClassVar[Mapping[str, str]] = {"fp32": "fp32"}
     compiles: ClassVar[bool] = False  # it knows RuntimeOptions.compile
+    caches: ClassVar[bool] = False  # it keeps what it compiled in RuntimeOptions.cache_dir, and says so in its details
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         """Check the request; nothing is loaded yet.

@@ -115,7 +115,7 @@ class Mortal(Steady):
 
 
 def rows_of(*classes: type[Runtime], precisions: tuple[str, ...] = ("fp32",)) -> tuple[RuntimeEntry, ...]:
-    return tuple(RuntimeEntry(cls.name, __name__, cls.__name__, "", (cls.name,), precisions) for cls in classes)
+    return tuple(RuntimeEntry(cls.name, cls.__module__, cls.__name__, "", (cls.name,), precisions) for cls in classes)
 
 
 def fake_bundle() -> Bundle:
