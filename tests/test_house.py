@@ -34,6 +34,8 @@ HEAVY = {
     "tensorrt_rtx",
     "pycuda",
     "cuda",
+    "pynvml",
+    "jtop",
     "nncf",
     "timm",
     "torchvision",
@@ -103,6 +105,8 @@ def test_setup_lists_every_layer_and_extra() -> None:
         "gpu",
         "cuda",
         "tensorrt",
+        "jetson",
+        "power",
         "timm",
         "dev",
     }
@@ -110,6 +114,9 @@ def test_setup_lists_every_layer_and_extra() -> None:
     cpu = set(extras["cpu"].split("\n"))
     for part in ("torch", "export", "onnxruntime", "openvino", "eval"):
         assert set(extras[part].split("\n")) <= cpu
+    # what runs on a device brings no torch along
+    for part in ("tensorrt", "jetson", "power", "onnxruntime", "openvino"):
+        assert "torch" not in extras[part]
     base = setup["options"]["install_requires"]
     assert not any(name in base for name in HEAVY)
 
