@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Verify TensorRT on a real board or card, and print a table to paste into an issue.
+# Verify TensorRT and the power measurement on a real board or card, and print a table to paste into an issue.
 #
 #   tools/verify_on_device.sh [BUNDLE] [QDQ.onnx]
 #
 # BUNDLE: a folder written by `hnx export` (copied from any machine; needs no torch here). QDQ.onnx: its INT8 form, if
-# there is one. Builds take minutes on a Jetson. Nothing is changed on the machine but a temporary folder.
+# there is one. Builds take minutes on a Jetson. Nothing is changed on the machine but a temporary folder. Run it twice on
+# a Jetson: as it is, and after `sudo nvpmodel -m 0 && sudo jetson_clocks`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -80,7 +81,55 @@ print(f"{gpus or state.problem}; driver for CUDA {state.driver_cuda / 1000:.2f};
 PY
 )
 row "CUDA and TensorRT" - "$state"
-step "hnx doctor" 0 hnx doctor
+step "hnx doctor" 0 hnx doctor --json "$work/doctor.json"
+while IFS='|' read -r name found; do
+  [ -z "$name" ] || row "$name" - "$found"
+done < <("$python" - "$work/doctor.json" <<'PY'
+import json, sys
+
+value = json.load(open(sys.argv[1]))
+for finding in value["jetson"]:
+    print(f"{finding['what']}|{finding['found']}" + (f"; to do: {finding['fix']}" if finding["fix"] else ""))
+for source in value["power"]:
+    print(f"power from {source['name']}|{source['reason'] or 'yes'}")
+PY
+)
+
+# -- power and temperature -----------------------------------------------------------------------------------------
+# what the parsers must take on this board: lines and rails as they are, to paste back
+if command -v tegrastats >/dev/null; then
+  row "a line of tegrastats" - "$(timeout 5 tegrastats --interval 500 2>/dev/null | head -n 1)"
+fi
+rails=$(grep -H . /sys/bus/i2c/devices/*/hwmon/hwmon*/{name,in*_label} /sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_* 2>/dev/null |
+  sed 's,/sys/bus/i2c/,,' | tr '\n' ' ')
+[ -z "$rails" ] || row "rails in /sys" - "$rails"
+zones=""
+for zone in /sys/class/thermal/thermal_zone*/; do
+  [ ! -e "$zone/type" ] || zones="$zones $(cat "$zone/type")=$(cat "$zone/temp" 2>/dev/null || echo off)"
+done
+[ -z "$zones" ] || row "thermal zones" - "$zones"
+cooling=$(cat /sys/class/thermal/cooling_device*/type 2>/dev/null | sort | uniq -c | tr -s ' \n' ' ')
+[ -z "$cooling" ] || row "cooling devices" - "$cooling"
+if "$python" -m benchmarks.power 10 >"$work/power" 2>"$work/err"; then
+  while IFS= read -r line; do row "at rest, ${line%%: *}" - "${line#*: }"; done <"$work/power"
+  # sources of the same rails, read one after another on a machine at rest: a fifth apart is not the same thing
+  said=$("$python" - "$work/power" <<'PY'
+import re, sys
+
+watts = {}
+for line in open(sys.argv[1]):
+    match = re.match(r"(ina3221|tegrastats|jtop): (-?[\d.]+) W", line)
+    if match:
+        watts[match[1]] = float(match[2])
+low, high = min(watts.values(), default=0.0), max(watts.values(), default=0.0)
+text = ", ".join(f"{name} {value:.2f} W" for name, value in watts.items())
+print("skipped" if len(watts) < 2 else "ok" if high - low <= 0.2 * high else "FAILED", text or "none of them is here")
+PY
+)
+  row "sources of a board agree" "${said%% *}" "${said#* }"
+else
+  row "power at rest" FAILED "$(tail -n 1 "$work/err")"
+fi
 memory=$("$python" -c "import pycuda; print('pycuda', pycuda.VERSION_TEXT)" 2>/dev/null ||
   "$python" -c "import cuda.bindings as b; print('cuda-python', b.__version__)" 2>/dev/null || echo none)
 row "GPU memory from" - "$memory"
@@ -116,7 +165,36 @@ for precision in "${precisions[@]}"; do
   step "same numbers as onnxruntime, $precision" 0 hnx compare "$work/bundle" \
     --runtime "onnxruntime,tensorrt:$precision" --tolerance "$tolerance"
 done
-if step "bench" 0 hnx bench "$work/bundle" --runtime tensorrt --fast --json "$work/bench.json"; then
+if step "bench" 0 hnx bench "$work/bundle" --runtime tensorrt --power auto --json "$work/bench.json"; then
+  while IFS='|' read -r name result text; do row "$name" "$result" "$text"; done < <("$python" - "$work/bench.json" <<'PY'
+import json, sys
+
+report = json.load(open(sys.argv[1]))
+power = report.get("power", {})
+sources = ", ".join(f"{s['name']} ({' + '.join(s['total'])})" for s in power.get("sources", []))
+print(f"power read by|{'-' if sources else 'skipped'}|{sources or power.get('missing')}")
+idle = power.get("idle")
+if idle:
+    print(f"idle before and after|-|{idle['watts']} W, {idle['watts_at_the_end']} W")
+for row in report["rows"]:
+    name, found = f"{row['runtime']}:{row['precision']}", row.get("power") or {}
+    for kind in ("forward", "end_to_end"):
+        drawn = found.get(kind)
+        if drawn is None:
+            continue
+        if "missing" in drawn:
+            print(f"power of {name}, {kind}|FAILED|{drawn['missing']}")
+            continue
+        # nothing that computes takes less than a board at rest
+        sane = drawn["joules_per_frame"] > 0 and (idle is None or drawn["watts"] > 0.95 * idle["watts"])
+        print(
+            f"power of {name}, {kind}|{'ok' if sane else 'FAILED'}|{drawn['watts']} W, {drawn['joules_per_frame']} J a frame, "
+            f"{drawn['joules_per_frame_above_idle']} above idle, {drawn['readings']} readings, rails {drawn['rails_w']}"
+        )
+    if "temperature_c" in found:
+        print(f"temperature of {name}|-|{found['temperature_c']}, throttled: {found['throttled'] or 'no'}")
+PY
+)
   while read -r line; do row "bench ${line%%=*}" - "${line#*=}"; done < <("$python" - "$work/bench.json" <<'PY'
 import json, sys
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -136,6 +137,18 @@ def test_the_line_of_a_release(l4t: str, name: str, tensorrt: str) -> None:
     line = jetpack_of(l4t)
     assert line is not None
     assert (line.name, line.tensorrt) == (name, tensorrt)
+
+
+def test_the_document_lists_what_the_table_says() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "jetson.md").read_text()
+    rows = [line for line in text.splitlines() if re.match(r"\| [4-7]\.", line)]
+    assert len(rows) == len(JETPACKS)
+    for written, row in zip(rows, JETPACKS, strict=True):
+        cells = [cell.strip() for cell in written.strip("|").split("|")]
+        assert cells[2].split(".")[0] == row.cuda.split(".")[0]
+        assert (cells[3], cells[4], cells[5]) == (row.tensorrt, row.python, str(row.opset))
+        assert (cells[6] == "FP16") == row.dla.startswith("FP16")
+        assert cells[7].startswith("yes") == row.supported
 
 
 def test_releases_outside_the_table() -> None:
