@@ -14,7 +14,8 @@ from runtimes.sysfs import Tree
 
 __all__ = ["Jtop"]
 
-# jtop's shortest sensible interval: its service reads every file of the board each time
+# jtop's shortest sensible interval: its service reads every file of the board each time. Asking waits for the next
+# values, so the sampler has nothing left to wait for; the figure says how far apart they may be.
 INTERVAL_S = 0.5
 
 
@@ -27,7 +28,7 @@ class Jtop:
 
     name = "jtop"
     unit: Unit = "W"
-    interval_s = 0.0
+    interval_s = INTERVAL_S
 
     def __init__(self, tree: Tree) -> None:
         del tree  # its service reads the machine it runs on
@@ -39,10 +40,12 @@ class Jtop:
             ) from error
         self.details: Mapping[str, Any] = {"jetson_stats": str(getattr(module, "__version__", ""))}
         self._client: Any = None
+        self._names: frozenset[str] = frozenset()
         try:
             self._client = module.jtop(interval=INTERVAL_S)
             self._client.start()
-            self.total = total_rails(self.read().rails)
+            self._names = frozenset(self.read().rails)
+            self.total = total_rails(self._names)
         except Exception as error:
             self.close()
             reason = error.reason if isinstance(error, Unreadable) else first_line(error)
@@ -68,6 +71,9 @@ class Jtop:
             raise Unreadable(f"its answer cannot be used: {first_line(error)}") from error
         if not rails:
             raise Unreadable("it knows no power rails")
+        # one whose files it cannot read at the moment is left out of its answer
+        if not self._names <= rails.keys():
+            raise Unreadable(f"its answer lacks {', '.join(sorted(self._names - rails.keys()))}")
         return Reading(time.monotonic_ns(), rails, celsius)
 
     def close(self) -> None:

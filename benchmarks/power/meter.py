@@ -19,7 +19,7 @@ from runtimes.sysfs import Tree
 __all__ = ["Meter"]
 
 COOL_DOWN_LOOK_S = 1.0
-# jtop and tegrastats wait for themselves, half a second at most
+# tegrastats waits for itself, a tenth of a second; a board that is busy takes longer
 LONGEST_PAUSE_S = 0.5
 
 

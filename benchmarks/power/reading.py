@@ -50,7 +50,7 @@ class Source(Protocol):
     Attributes:
         name: as in the registry.
         unit: `W` for power at an instant, `J` for energy counted.
-        interval_s: pause between two readings; 0 where `read` itself waits for the next one.
+        interval_s: from one reading to the next; 0 where `read` waits for the next one and may find several waiting.
         total: rails that add up to the whole: the others are parts of them.
         details: what is read, for the report.
     """

@@ -189,6 +189,14 @@ def test_jtop_with_a_rail_that_holds_the_others(monkeypatch: pytest.MonkeyPatch)
     assert client.closed == 1
 
 
+def test_jtop_that_loses_a_rail_for_a_moment_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = use_jtop(monkeypatch, {"rail": {"GPU": rail(1155), "CPU": rail(385)}, "tot": {}})
+    source = Jtop(Tree())
+    client.power = {"rail": {"GPU": rail(1155)}, "tot": {}}
+    with pytest.raises(Unreadable, match="lacks CPU"):
+        source.read()
+
+
 def test_jtop_without_one_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     use_jtop(monkeypatch, {"rail": {"GPU": rail(1155), "CPU": rail(385)}, "tot": {"power": 1540, "avg": 1540}})
     source = Jtop(Tree())
