@@ -189,9 +189,14 @@ def measure(
     return timings, stages, same
 
 
+def labels(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """What rows of each bundle are called: its name, or where it is when another bundle has the same name."""
+    return [name if names.count(name) == 1 else str(path) for path, name in zip(paths, names, strict=True)]
+
+
 @contextlib.contextmanager
 def _opened(
-    bundles: Sequence[Bundle],
+    bundles: Mapping[str, Bundle],
     wanted: Sequence[tuple[RuntimeEntry, str | None]],
     frames: Sequence[NDArray[np.uint8]],
     threads: int,
@@ -201,11 +206,11 @@ def _opened(
 
     skipped: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        found = {REFERENCE: Staged(reference.UpstreamPipeline(bundles[0]), frames)}
-        for bundle, (row, precision) in itertools.product(bundles, wanted):
+        found = {REFERENCE: Staged(reference.UpstreamPipeline(next(iter(bundles.values()))), frames)}
+        for (shown, bundle), (row, precision) in itertools.product(bundles.items(), wanted):
             state = probe(row)
             for name in row.precisions if precision is None else (precision,):
-                label = f"{bundle.name} {row.name}:{name}"
+                label = f"{shown} {row.name}:{name}"
                 problem = state.reason or state.precisions.get(name)
                 if not problem and (obstruction := obstacle(bundle, row, name)) is not None:
                     problem = obstruction["reason"]
@@ -241,7 +246,9 @@ def _print(found: Sequence[Row], skipped: Mapping[str, str], heading: str) -> No
 
 
 def _main(options: argparse.Namespace) -> int:
-    bundles = [open_bundle(path) for path in options.bundles]
+    paths = list(dict.fromkeys(options.bundles))
+    opened = [open_bundle(path) for path in paths]
+    bundles = dict(zip(labels(paths, [bundle.name for bundle in opened]), opened, strict=True))
     wanted = parse_runtimes(options.runtime)
     threads = options.threads or available_threads()
     frames = [decode_jpeg(data) for data in load_frames(options.source)]
@@ -252,14 +259,14 @@ def _main(options: argparse.Namespace) -> int:
     found = rows(timings, stages, same)
     sizes = sorted({f"{frame.shape[1]}x{frame.shape[0]}" for frame in frames})
     where = f"{len(frames)} frame(s) of {', '.join(sizes)}, {threads} thread(s), {options.rounds} rounds"
-    _print(found, skipped, f"{where}; ratios to PyTorch eager float32 of {bundles[0].name}")
+    _print(found, skipped, f"{where}; ratios to PyTorch eager float32 of {next(iter(bundles))}")
     foreign = None if others is None else max(0.0, others / wall)
     if foreign is not None and foreign > FOREIGN_LIMIT * available_threads():
         print(f"busy machine: other programs kept {foreign:.1f} cores busy meanwhile; look at the CPU column")
     if options.json is not None:
         report: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
-            "bundles": [bundle.name for bundle in bundles],
+            "bundles": list(bundles),
             "frames": {"count": len(frames), "sizes": sizes},
             "threads": threads,
             "rounds": options.rounds,

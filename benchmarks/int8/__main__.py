@@ -46,18 +46,19 @@ def _samples(options: argparse.Namespace, bundle: Bundle) -> list[Sample]:
 
 def _table(options: argparse.Namespace) -> int:
     ours = open_bundle(options.bundle)
-    samples = _samples(options, ours)
+    samples = [] if options.data is None else _samples(options, ours)
     twin = None if options.twin is None else open_bundle(options.twin)
+    also = [open_bundle(path) for path in options.also]
     half = "bf16" if has_native("bf16") else "fp32"
     with tempfile.TemporaryDirectory(prefix="hnx-int8-") as folder:
         stock = make_stock(ours, Path(folder), _tell)
-        chosen = networks(stock, ours, half=half, nncf=options.nncf, twin=twin)
+        chosen = networks(stock, ours, half=half, nncf=options.nncf, twin=twin, also=also)
         watch = Stopwatch()
         found, timings, scored = measure(
             chosen, samples, options.threads, rounds=options.rounds, count=options.samples, on_step=_tell
         )
         wall, others = watch.stop()
-    lost = losses(chosen, scored)
+    lost = losses(chosen, scored) if samples else {}
     print(
         f"{ours.name}, OpenVINO, {options.threads} thread(s), {options.rounds} rounds, {len(samples)} labelled images"
     )
@@ -74,7 +75,7 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _print(found: Sequence[Row], lost: dict[str, Loss]) -> None:
-    names = list(next(iter(lost.values())).points)
+    names = list(next(iter(lost.values())).points) if lost else []
     heads = "".join(f"  {f'{task} lost':>27}" for task in names)
     print(f"{'network':20} {'p50 ms':>8} {'paired':>7} {'lowest':>7} {'highest':>7} {'CPU':>6}{heads}")
     for row in found:
@@ -126,7 +127,8 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name)
         command.set_defaults(run=run)
         command.add_argument("bundle", type=Path, help="with INT8 variants by hnx quantize")
-        command.add_argument("--data", type=Path, required=True, metavar="DIR", help="labelled images")
+        without = "; without them latency alone" if name == "table" else ""
+        command.add_argument("--data", type=Path, required=not without, metavar="DIR", help=f"labelled images{without}")
         command.add_argument("--split", help="of them (default: the project's)")
         command.add_argument("-p", "--project", default="bdd100k", help="that the labels follow")
         command.add_argument("--limit", type=int, default=200, help="images at most (default: 200)")
@@ -135,6 +137,10 @@ def _parser() -> argparse.ArgumentParser:
         if name == "table":
             command.add_argument("--nncf", type=Path, metavar="XML", help="made by tools/nncf_default.py")
             command.add_argument("--twin", type=Path, metavar="BUNDLE", help="another network, against its own fp32")
+            command.add_argument(
+                "--also", type=Path, action="append", default=[], metavar="BUNDLE",
+                help="the same network exported otherwise, as with --seg lowres; repeatable",
+            )  # fmt: skip
             command.add_argument("--rounds", type=int, default=8, help="each goes through all twice (default: 8)")
             command.add_argument("--samples", type=int, default=3, help="inferences at each turn (default: 3)")
         else:

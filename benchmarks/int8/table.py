@@ -41,7 +41,13 @@ class Loss:
 
 
 def networks(
-    stock: Bundle, ours: Bundle, *, half: str, nncf: Path | None = None, twin: Bundle | None = None
+    stock: Bundle,
+    ours: Bundle,
+    *,
+    half: str,
+    nncf: Path | None = None,
+    twin: Bundle | None = None,
+    also: Sequence[Bundle] = (),
 ) -> list[Network]:
     """The rows, the one that ratios refer to first.
 
@@ -51,11 +57,15 @@ def networks(
         half: the fastest float precision of this CPU.
         nncf: what NNCF made of it, OpenVINO IR.
         twin: another network with an INT8 variant, compared with its own float32.
+        also: the first network exported otherwise, for the same input.
 
     Raises:
-        HnxError: a file is missing, or a bundle differs in its input.
+        HnxError: a file is missing, a bundle differs in its input, or two of `also` have one name.
     """
-    for other in (ours, *([twin] if twin is not None else [])):
+    called = [other.name for other in also]
+    if len(set(called)) != len(called):
+        raise HnxError("Two bundles of one name", why=", ".join(called), fix="give one of them another name")
+    for other in (ours, *([twin] if twin is not None else []), *also):
         if other.target != stock.target or (other.mean, other.std) != (stock.mean, stock.std):
             raise HnxError(f"{other.name} and {stock.name} take different inputs", fix="export both at one size")
     found = [
@@ -63,6 +73,7 @@ def networks(
         Network(FLOAT, stock, "openvino", "fp32"),
         Network(f"rewritten {half}", ours, "openvino", half, FLOAT),
         Network("our INT8", ours, "openvino", "int8", FLOAT),
+        *(Network(f"{other.name} {half}", other, "openvino", half, FLOAT) for other in also),
     ]
     if nncf is not None:
         found.append(Network("NNCF default INT8", with_file(stock, nncf), "openvino", "int8", FLOAT))
@@ -87,7 +98,7 @@ def measure(
     """Score every network, and then time all of them in turns in one process.
 
     Args:
-        samples: labelled images.
+        samples: labelled images; without any, nothing is scored.
         rounds, count: of timing, and of samples at each turn.
 
     Raises:
@@ -99,7 +110,7 @@ def measure(
             on_step(f"loading {network.name}")
             opened[network.name] = stack.enter_context(open_network(network, threads))
         scored = {}
-        for name, runtime in opened.items():
+        for name, runtime in opened.items() if samples else ():
             on_step(f"scoring {name}")
             scored[name] = score(runtime, samples)
         on_step("timing in turns")

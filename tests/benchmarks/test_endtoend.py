@@ -69,6 +69,11 @@ def test_ours_gives_what_the_reference_gives(
         assert row["equality"]["pixels"] > 0.9999
 
 
+def test_bundles_of_one_name_are_rows_of_their_own() -> None:
+    paths = [Path("swish/net"), Path("hardswish/net"), Path("low")]
+    assert endtoend.labels(paths, ["net", "net", "low"]) == ["swish/net", "hardswish/net", "low"]
+
+
 def _prediction(boxes: list[list[float]], scores: list[float], mask: list[list[int]]) -> Prediction:
     found = Detections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.zeros(len(scores), np.int64)

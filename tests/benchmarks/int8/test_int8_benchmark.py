@@ -90,10 +90,22 @@ def test_rows_and_what_does_not_belong_together(quantised: Path, tmp_path: Path)
     bundle = open_bundle(quantised)
     names = [network.name for network in networks(bundle, bundle, half="bf16", twin=bundle)]
     assert names == ["stock bf16", FLOAT, "rewritten bf16", "our INT8", "twin fp32", "twin bf16", "twin INT8"]
+    also = networks(bundle, bundle, half="bf16", also=[bundle])
+    assert [network.name for network in also][-1] == f"{bundle.name} bf16"
+    with pytest.raises(HnxError, match="Two bundles of one name"):
+        networks(bundle, bundle, half="bf16", also=[bundle, bundle])
     with pytest.raises(HnxError, match="different inputs"):
         networks(bundle, replace(bundle, mean=(0.0, 0.0, 0.0)), half="fp32")
     with pytest.raises(HnxError, match="There is no network"):
         networks(bundle, bundle, half="fp32", nncf=tmp_path / "none.xml")
+
+
+def test_latency_alone_needs_no_labels(quantised: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", str(quantised), "--rounds", "1", "--samples", "1", "--threads", "1"]) == ExitCode.OK
+    printed = capsys.readouterr().out
+    assert "0 labelled images" in printed
+    assert "our INT8" in printed
+    assert "lost" not in printed
 
 
 def test_the_command_is_a_gate(quantised: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
