@@ -136,7 +136,7 @@ class Account:
             "seconds": round(seconds, 6),
             "frames": frames,
             "joules_per_frame": round(watts * seconds / frames, 6),
-            "joules_per_frame_above_idle": None if idle is None else round((watts - idle) * seconds / frames, 6),
+            "joules_per_frame_above_idle": None if idle is None else round((watts - idle) * seconds / frames, 6) + 0.0,
             "readings": readings,
             "rails_w": {name: round(value, 4) for name, value in rails.items()},
             "turns_ns": [[turn.start_ns, turn.end_ns, turn.frames] for turn in turns],

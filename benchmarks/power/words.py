@@ -20,7 +20,8 @@ def _value(row: Row, kind: str, key: str) -> float | None:
 def _cell(kind: str, key: str, digits: int) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         value = _value(row, kind, key)
-        return "" if value is None else f"{value:.{digits}f}"
+        # a row that draws what a rest draws: 0, not -0
+        return "" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
     return cell
 

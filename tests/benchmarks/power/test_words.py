@@ -82,6 +82,10 @@ def test_unknown_idle_leaves_a_gap_in_the_table() -> None:
     assert "idle:" not in text
 
 
+def test_nothing_above_idle_is_zero() -> None:
+    assert "-0.0000" not in shown(measured(powered(forward=figure(above=-1e-6))))
+
+
 def test_a_row_without_a_figure_says_why_once() -> None:
     both = powered(forward={"missing": "board: gone"}, end_to_end={"missing": "board: gone"})
     lines = remarks(measured(both, powered(forward={"missing": "only 3 readings"})))
