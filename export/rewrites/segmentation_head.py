@@ -10,7 +10,7 @@ Hence::
 Branches that are enlarged in the same way are added before one common enlargement, on C channels. The sum of 1x1
 convolutions is itself one 1x1 convolution over the branches' channels side by side.
 
-Coefficient 3 at 640x384: 0.12 of 8.5 GMAC and 64 -> 3 channels in the largest additions (docs/rewrites.md).
+Coefficient 3 at 640x384: 0.14 of 8.50 GMAC and 64 -> 3 channels in the largest additions (docs/rewrites.md).
 """
 
 from __future__ import annotations
