@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Verify TensorRT and the power measurement on a real board or card, and print a table to paste into an issue.
+# Verify TensorRT, the CUDA runtimes and the power measurement on a real board or card, and print a table to paste into an issue.
 #
 #   tools/verify_on_device.sh [BUNDLE] [QDQ.onnx]
 #
-# BUNDLE: a folder written by `hnx export` (copied from any machine; needs no torch here). QDQ.onnx: its INT8 form, if
-# there is one. Builds take minutes on a Jetson. Nothing is changed on the machine but a temporary folder. Run it twice on
+# BUNDLE: a folder written by `hnx export` (copied from any machine; needs no torch here), best with the INT8 and FP16
+# networks of `hnx quantize --for tensorrt,fp16`. QDQ.onnx: another INT8 network. Builds take minutes on a Jetson. Nothing is changed on the machine but a temporary folder. Run it twice on
 # a Jetson: as it is, and after `sudo nvpmodel -m 0 && sudo jetson_clocks`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -145,13 +145,19 @@ for precision in fp32 fp16; do
     row "build seconds, $precision" - "$(field "$sidecar" "value['timing_s']['build']")"
   fi
 done
+network=
 if [ -n "$qdq" ]; then
-  cp "$qdq" "$work/bundle/"
-  if step "build int8" 0 hnx build-trt "$work/bundle/$(basename "$qdq")" --int8 -o "$work/bundle"; then
-    row "layers of int8" - "$(field "$(ls "$work"/bundle/*-int8-*.plan.json)" "value['precision']['layers']")"
-  fi
-else
-  row "build int8" skipped "no Q/DQ file was named"
+  network="$work/bundle/$(basename "$qdq")"
+  cp "$qdq" "$network"
+elif grep -qE '"tensorrt-(weak|strong)"' "$work/bundle/manifest.json" && grep -q '"int8"' "$work/bundle/manifest.json"; then
+  network="$work/bundle"
+fi
+if [ -z "$network" ]; then
+  row "build int8" skipped "hnx quantize BUNDLE --for tensorrt,fp16 makes its network, on any machine"
+elif step "build int8" 0 hnx build-trt "$network" --int8 -o "$work/bundle"; then
+  sidecar=$(ls "$work"/bundle/*-int8-*.plan.json)
+  row "network of int8" - "$(field "$sidecar" "value['onnx']['file'] + ', ' + value['tensorrt']['typing'] + 'ly typed'")"
+  row "layers of int8" - "$(field "$sidecar" "value['precision']['layers']")"
 fi
 if step "build fp16 again (timing cache)" 0 hnx build-trt "$work/bundle" --fp16 -o "$work/again"; then
   row "build seconds with the cache" - "$(field "$(ls "$work"/again/*.json)" "value['timing_s']['build']")"
@@ -216,6 +222,29 @@ PY
 )
 fi
 
+# -- CUDA without TensorRT -----------------------------------------------------------------------------------------
+for name in torch-cuda onnxruntime-cuda onnxruntime-tensorrt; do
+  reference=$([ "$name" = torch-cuda ] && echo torch || echo onnxruntime)
+  # TensorRT computes FP32 with TF32, and ONNX Runtime has no option against it
+  tolerance=$([ "$name" = onnxruntime-tensorrt ] && echo 1e-2 || echo 1e-4)
+  may "same numbers as $reference, $name" 0 hnx compare "$work/bundle" --runtime "$reference,$name" --tolerance "$tolerance"
+done
+if may "bench of the CUDA runtimes" 0 hnx bench "$work/bundle" --fast --json "$work/cuda.json" \
+  --runtime torch-cuda,onnxruntime-cuda,onnxruntime-tensorrt; then
+  while IFS='|' read -r name text; do row "bench $name" - "$text"; done < <("$python" - "$work/cuda.json" <<'PY'
+import json, sys
+
+for row in json.load(open(sys.argv[1]))["rows"]:
+    name = f"{row['runtime']}:{row['precision']}"
+    if "skipped" in row:
+        print(f"{name}|skipped: {row['skipped']['reason']}")
+        continue
+    device = {part: found["p50"] for part, found in row.get("device_ms", {}).items()}
+    print(f"{name}|forward p50 {row['forward_ms']['p50']} ms, ran {row['executed']}, {device}, {row['execution']['details']}")
+PY
+)
+fi
+
 # -- what must be refused ------------------------------------------------------------------------------------------
 plan=$(ls "$work"/bundle/*-fp16-*.plan 2>/dev/null | head -n 1)
 if [ -n "$plan" ]; then
@@ -232,6 +261,7 @@ step "hidden GPU is one message" 4 env CUDA_VISIBLE_DEVICES=-1 "$python" -m hnx 
 # -- everything else -----------------------------------------------------------------------------------------------
 if "$python" -c "import pytest, xdist" 2>/dev/null; then
   step "tests on the device" 0 "$python" -m pytest -q -n 0 -m "gpu and trt" tests
+  step "tests of the CUDA runtimes" 0 "$python" -m pytest -q -n 0 -m "gpu and not trt" tests/runtimes
 else
   row "tests on the device" skipped "pip install pytest pytest-xdist, and torch and onnx for the exporter"
 fi

@@ -38,7 +38,8 @@ def network_file(bundle: Bundle, precision: str, typing: str) -> Path:
     raise HnxError(
         f"Bundle {bundle.name} has no {stored} network for TensorRT ({typing}ly typed)",
         why=f"it stores: {kinds}; for {precision} this TensorRT needs its own: {reason}",
-        fix="add that variant to the bundle, or name an ONNX file of that kind (docs/tensorrt.md)",
+        fix=f"hnx quantize {bundle.path} --for {'tensorrt' if stored == 'int8' else 'fp16'} makes it; or name an ONNX "
+        "file of that kind (docs/tensorrt.md)",
     )
 
 

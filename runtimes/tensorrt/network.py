@@ -135,7 +135,7 @@ def check_types(config: PlanConfig, library: Library, parsed: Parsed) -> None:
         raise _usage(
             f"--int8, but {name} has no QuantizeLinear nodes",
             "hnx builds INT8 from explicit quantisation, whose scales are in the file",
-            "quantise the bundle first (docs/tensorrt.md), then name the Q/DQ file",
+            "`hnx quantize BUNDLE --for tensorrt` puts such a network into a bundle; then name the bundle",
         )
     if parsed.quantised and not config.int8:
         raise _usage(
@@ -143,16 +143,18 @@ def check_types(config: PlanConfig, library: Library, parsed: Parsed) -> None:
             "TensorRT computes INT8 wherever it finds them",
             "add --int8, or name the network that is not quantised",
         )
-    if library.typing == "weak" or config.int8 or not parsed.matrix_types:
+    if library.typing == "weak" or not parsed.matrix_types:
         return
-    wanted = {"fp16": "float16", "fp32": "float32"}[config.precision]
+    # with --int8 alone the layers without Q/DQ nodes may be of either type
+    wanted = "float16" if config.fp16 else "float32" if config.fp32 or not config.int8 else ""
     found = parsed.matrix_types.most_common(1)[0][0]
-    if found != wanted:
+    if wanted and found != wanted:
         listing = ", ".join(f"{count} in {kind}" for kind, count in parsed.matrix_types.most_common())
+        fix = f"name a network whose weights are {wanted}" if wanted == "float16" else "add --fp16"
         raise _usage(
-            f"{library.name} {library.version} cannot make {name} {config.precision}",
+            f"{library.name} {library.version} cannot make {name} {' and '.join(config.asked)}",
             f"it has no precision flags: it computes in the types of the file, here convolutions {listing}",
-            f"name a network whose weights are {wanted}" if wanted == "float16" else "add --fp16",
+            "leave --fp32 out" if config.int8 and wanted == "float32" else fix,
         )
 
 

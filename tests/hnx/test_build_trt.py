@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from calibration.variants import NewVariant, add_variants, float_model
 from hnx.commands.build_trt import command
+from hybridnets.bundle import open_bundle
 from hybridnets.errors import ExitCode, HnxError
 from runtimes.tensorrt import driver, launch, library
 from runtimes.tensorrt.driver import CudaState
@@ -61,6 +64,48 @@ def test_a_bundle_becomes_a_plan_beside_its_network(
     assert f"built {plan}" in output.out
     assert "hnx bench" in output.out
     assert "a remark" in output.err
+
+
+@pytest.mark.parametrize(
+    ("version", "int8", "fp16"),
+    [
+        ("8.5.3.1", "weak", "float"),
+        ("8.6.1", "weak", "float"),
+        ("10.3.0", "weak", "float"),
+        ("10.13.3.9", "weak", "float"),
+        ("11.4.0.106", "strong", "half"),
+        ("rtx-1.7.1.116", "strong", "half"),
+    ],
+)
+def test_each_version_builds_from_its_own_network_of_a_quantised_bundle(
+    version: str, int8: str, fp16: str, use: Use, bundle_path: Path, tmp_path: Path
+) -> None:
+    bundle = open_bundle(shutil.copytree(bundle_path, tmp_path / "bundle"))
+    files = {"float": bundle.variants[0].file}
+    model = float_model(bundle)
+    for label, precision, runtimes in (
+        ("openvino", "int8", ("openvino",)),
+        ("strong", "int8", ("tensorrt-strong",)),
+        ("weak", "int8", ("tensorrt-weak",)),
+        ("half", "fp16", ("tensorrt-strong", "onnxruntime-cuda")),
+    ):
+        model.doc_string = label  # files are named by their digest
+        bundle = add_variants(bundle, [NewVariant(precision, label, runtimes, model)])
+        files[label] = bundle.variant(precision, runtimes[0]).file
+    use(version)
+    for word, label in (("--int8", int8), ("--fp16", fp16), ("--fp32", "float")):
+        out = tmp_path / word
+        run(bundle.path, word, "-o", out)
+        (sidecar,) = out.glob("*.plan.json")
+        assert json.loads(sidecar.read_text())["onnx"]["file"] == files[label]
+
+
+def test_a_bundle_that_is_not_quantised_names_the_command(use: Use, bundle_path: Path, tmp_path: Path) -> None:
+    for version, word, target in (("10.3.0", "--int8", "tensorrt"), ("11.4.0.106", "--fp16", "fp16")):
+        use(version)
+        with pytest.raises(HnxError, match="network for TensorRT") as caught:
+            run(bundle_path, word, "-o", tmp_path)
+        assert f"hnx quantize {bundle_path} --for {target}" in caught.value.fix
 
 
 def test_a_bare_file_and_a_named_plan(use: Use, bundle_path: Path, tmp_path: Path) -> None:

@@ -249,6 +249,8 @@ def test_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_graph_computes_what_plain_launches_do(precision: str, bundle_path: Path) -> None:
     """On a real device."""
+    if reason := probe(entry("torch-cuda")).reason:
+        pytest.skip(reason)
     bundle = open_bundle(bundle_path)
     image = bundle.preprocessor()(read_demo_frame())[0].copy()
     with open_runtime("torch-cuda", bundle, RuntimeOptions(precision)) as runtime:

@@ -65,8 +65,19 @@ def test_precision_flags_are_set_where_they_exist_only(version: str, tmp_path: P
         assert flags == (weak if made.typing == "weak" else strong)
     flags.clear()
     world.quantise(True)
+    world.dtype = "FLOAT"
     scenario.run_build(made, onnx, int8=True, fp32=True)
     assert flags == (["INT8"] if made.typing == "weak" else [])
+    # what a strongly typed version does without Q/DQ nodes is in the file, and asking for something else is refused
+    for dtype, asked, fix in (("HALF", "fp32", "leave --fp32 out"), ("FLOAT", "fp16", "float16")):
+        world.dtype = dtype
+        if made.typing == "weak":
+            scenario.run_build(made, onnx, int8=True, **{asked: True})
+            continue
+        with pytest.raises(HnxError, match=f"x.onnx int8 and {asked}") as caught:
+            scenario.run_build(made, onnx, int8=True, **{asked: True})
+        assert caught.value.code == ExitCode.USAGE
+        assert fix in caught.value.fix
 
 
 def lacking() -> list[tuple[str, str]]:

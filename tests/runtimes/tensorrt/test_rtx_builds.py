@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hybridnets.bundle import GraphForm, NmsForm
+from hybridnets.bundle import GraphForm, NmsForm, open_bundle
 from hybridnets.files import sha256_file
 from tests import fused
 from tests.runtimes.tensorrt import networks
@@ -21,6 +21,8 @@ from tests.runtimes.tensorrt import networks
 ROOT = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.trt
+# the network is exported and quantised for all of them at once
+ONE_WORKER = pytest.mark.xdist_group("c3")
 
 
 @pytest.fixture(autouse=True)
@@ -190,15 +192,31 @@ def test_ctrl_c_ends_the_build_and_leaves_nothing(bundle_path: Path, tmp_path: P
 
 
 @pytest.fixture(scope="module")
-def c3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The c3 network at 640x384 (random weights), exported once."""
+def c3(tmp_path_factory: pytest.TempPathFactory, road_image: Path) -> Path:
+    """The c3 network at 640x384 (untrained), exported and quantised by the commands, once."""
     folder = tmp_path_factory.mktemp("c3")
-    command = [sys.executable, "-m", "hnx", "export", "-c", "3", "--size", "640x384", "--no-weights", "-o", str(folder)]
-    subprocess.run(command, check=True, capture_output=True, timeout=600, cwd=ROOT)
-    (bundle,) = folder.glob("hybridnets_c3_384x640")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
+    export = ["export", "-w", "untrained", "-c", "3", "--size", "640x384", "--no-weights", "-o", folder]
+    bundle = folder / "hybridnets_c3_384x640"
+    # one frame: what is shown is that every network is taken, not how well it sees
+    quantize = ["quantize", bundle, "--calib", road_image, "--frames", "1", "--method", "max", "--for", "tensorrt,fp16"]
+    for words in (export, quantize):
+        command = [sys.executable, "-m", "hnx", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT, env=environment)
+        assert done.returncode == 0, done.stderr
     return bundle
 
 
+def quantised_convolutions(path: Path) -> int:
+    """Convolutions whose image comes from a DequantizeLinear node."""
+    import onnx
+
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    pairs = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    return sum(node.op_type == "Conv" and node.input[0] in pairs for node in nodes)
+
+
+@ONE_WORKER
 def test_the_real_network_in_fp32(c3: Path, tmp_path: Path) -> None:
     done = build(c3, "-o", tmp_path, cache=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -209,56 +227,41 @@ def test_the_real_network_in_fp32(c3: Path, tmp_path: Path) -> None:
     assert found["tensors"][0]["shape"] == [1, 3, 384, 640]
 
 
+@ONE_WORKER
 def test_the_real_network_in_fp16(c3: Path, tmp_path: Path) -> None:
-    import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    target = tmp_path / "c3_fp16.onnx"
-    network = onnx.load(str(next(c3.glob("*.onnx"))))
-    onnx.save(convert_float_to_float16(network, keep_io_types=True), str(target))
-    done = build(target, "--fp16", "-o", tmp_path, cache=tmp_path)
+    done = build(c3, "--fp16", "-o", tmp_path, cache=tmp_path)
     assert done.returncode == 0, done.stderr
     found = sidecar(tmp_path)
+    assert found["onnx"]["file"] == open_bundle(c3).variant("fp16", "tensorrt-strong").file
     assert found["precision"]["executed"] == "fp16"
     assert found["precision"]["layers"]["correlation"]["fp16"] > 200
     assert [t["dtype"] for t in found["tensors"]] == ["float32"] * 4
 
 
+@ONE_WORKER
 def test_the_real_network_in_int8(c3: Path, tmp_path: Path) -> None:
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Noise(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left = 1
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            self.left -= 1
-            image = np.random.default_rng(0).standard_normal((1, 3, 384, 640)).astype(np.float32)
-            return {"input": image} if self.left >= 0 else None
-
-    target = tmp_path / "c3_qdq.onnx"
-    quantize_static(
-        str(next(c3.glob("*.onnx"))),
-        str(target),
-        Noise(),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["Conv"],
-        per_channel=True,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        extra_options={
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "QuantizeBias": False,  # INT32 biases are refused by the parser
-            "AddQDQPairToWeight": True,
-            "OpTypesToExcludeOutputQuantization": ["Conv"],
-        },
-    )
-    done = build(target, "--int8", "-o", tmp_path, cache=tmp_path)
+    """What `hnx quantize` wrote for strongly typed versions: every convolution that it quantised runs INT8."""
+    done = build(c3, "--int8", "-o", tmp_path, cache=tmp_path)
     assert done.returncode == 0, done.stderr
     found = sidecar(tmp_path)
+    file = open_bundle(c3).variant("int8", "tensorrt-strong").file
+    assert found["onnx"]["file"] == file
     assert found["precision"]["executed"] == "int8"
-    convolutions = sum(node.op_type == "Conv" for node in onnx.load(str(next(c3.glob("*.onnx")))).graph.node)
-    assert convolutions > 300
-    assert found["precision"]["layers"]["correlation"] == {"int8": convolutions}  # every one
+    quantised = quantised_convolutions(c3 / file)
+    assert quantised > 300
+    assert found["precision"]["layers"]["correlation"]["int8"] == quantised
+    assert sum(layer["precision"] == "int8" for layer in found["layers"]) >= quantised
+    # the rest is of the file's type, and is not passed off as something else
+    refused = build(c3, "--int8", "--fp32", "-o", tmp_path / "none", cache=tmp_path)
+    assert refused.returncode == 2, refused.stderr
+    assert "leave --fp32 out" in refused.stderr
+
+
+@ONE_WORKER
+def test_the_real_network_as_weakly_typed_versions_get_it(c3: Path, tmp_path: Path) -> None:
+    """FP32 scales and opset 17: NVIDIA's parser takes it, too, and its builder runs the same convolutions in INT8."""
+    weak = c3 / open_bundle(c3).variant("int8", "tensorrt-weak").file
+    done = build(weak, "--int8", "-o", tmp_path, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = sidecar(tmp_path)
+    assert found["precision"]["layers"]["correlation"]["int8"] == quantised_convolutions(weak) > 300
