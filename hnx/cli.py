@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "infer": "Run a bundle on images, videos, cameras or streams.",
     "bench": "Measure latency per runtime and precision.",
     "eval": "Measure the accuracy of all three tasks per runtime and precision.",
+    "report": "Put accuracy and latency of every row into one table.",
     "compare": "Hold the outputs of two runtimes or bundles against each other.",
     "data": "Generate, check and convert labelled driving data.",
     "train": "Train, fine-tune or go on training.",
