@@ -71,10 +71,10 @@ def _main(options: argparse.Namespace) -> int:
     print(f"{bundle.name}, OpenVINO {precision}, {threads} thread(s), {options.rounds} rounds, new processes")
     print(text(found, list(plain)))
     # our own children are other programs to the stopwatch; what they cost after their answer is not in their account
-    own = sum(sample.cpu_s for kinds in samples.values() for taken in kinds for sample in taken)
+    own = sum(sample.process_cpu_ms / 1e3 for kinds in samples.values() for taken in kinds for sample in taken)
     foreign = None if others is None else max(0.0, (others - own) / wall)
     if foreign is not None and foreign > FOREIGN_LIMIT * available_threads():
-        print(f"busy machine: other programs kept {foreign:.1f} cores busy meanwhile; look at the spread")
+        print(f"busy machine: other programs kept {foreign:.1f} cores busy meanwhile; look at the spread and CPU")
     if options.json is not None:
         report: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,

@@ -29,13 +29,15 @@ class Sample:
 
     Attributes:
         spans_ms: by name, `benchmarks.coldstart.worker.SPANS`.
+        cpu_ms: CPU time of all threads, without the imports; other programs do not count in it.
         process_ms: from before the process was made to its answer.
-        cpu_s: of all its threads.
+        process_cpu_ms: CPU time of the whole process.
     """
 
     spans_ms: Mapping[str, float]
+    cpu_ms: float
     process_ms: float
-    cpu_s: float
+    process_cpu_ms: float
 
     @property
     def inference_ms(self) -> float:
@@ -109,4 +111,4 @@ def _start(start: Callable[[], Worker], command: str, cache: str, arguments: dic
             why=f"it should be {cache!r}, it is {reply['cache']!r}",
             fix="free some space where temporary files lie",
         )
-    return Sample(reply["spans_ms"], elapsed, reply["cpu_s"])
+    return Sample(reply["spans_ms"], reply["cpu_ms"], elapsed, reply["process_cpu_ms"])

@@ -34,6 +34,7 @@ class Row:
         inference_ms, whole_ms, process_ms: medians; see `Sample`.
         ratios: name of a plain start to the ratio of `inference_ms`.
         whole_ratios: the same of `whole_ms`, with the imports.
+        cpu_ratios: the same of CPU time, without the imports.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Row:
     process_ms: float
     ratios: dict[str, Ratio]
     whole_ratios: dict[str, Ratio]
+    cpu_ratios: dict[str, Ratio]
 
 
 def rows(samples: Mapping[str, Sequence[Sequence[Sample]]], bases: Sequence[str]) -> list[Row]:
@@ -72,6 +74,7 @@ def rows(samples: Mapping[str, Sequence[Sequence[Sample]]], bases: Sequence[str]
                 process_ms=percentile([s.process_ms for s in every], 50),
                 ratios={base: ratio(name, base, lambda s: s.inference_ms) for base in bases},
                 whole_ratios={base: ratio(name, base, lambda s: s.whole_ms) for base in bases},
+                cpu_ratios={base: ratio(name, base, lambda s: s.cpu_ms) for base in bases},
             )
         )
     return found
@@ -81,12 +84,14 @@ def text(found: Sequence[Row], bases: Sequence[str]) -> str:
     """The table; times in ms."""
     heads = "".join(f"  {f'to {base} (low to high)':>28}" for base in bases)
     spans = "".join(f"{span:>9}" for span in SPANS)
-    lines = [f"{'p50, ms':12}{spans}{'all':>9}{heads}  with imports"]
+    lines = [f"{'p50, ms':12}{spans}{'all':>9}{heads}{'with imports':>15}{'CPU':>14}"]
     for row in found:
         cells = "".join(
             f"  {f'{r.paired:.3f} ({r.spread[0]:.3f} to {r.spread[1]:.3f})':>28}" for r in row.ratios.values()
         )
-        whole = ", ".join(f"{r.paired:.3f}" for r in row.whole_ratios.values())
+        whole, cpu = (
+            ", ".join(f"{r.paired:.3f}" for r in kind.values()) for kind in (row.whole_ratios, row.cpu_ratios)
+        )
         spent = "".join(f"{row.spans_ms[span]:9.1f}" for span in SPANS)
-        lines.append(f"{row.name:12}{spent}{row.whole_ms:9.1f}{cells}  {whole}")
+        lines.append(f"{row.name:12}{spent}{row.whole_ms:9.1f}{cells}{whole:>15}{cpu:>14}")
     return "\n".join(lines)

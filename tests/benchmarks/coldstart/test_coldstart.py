@@ -28,7 +28,7 @@ from hybridnets.network.weights import create_model
 
 
 def sample(scale: float) -> Sample:
-    return Sample({name: scale * (index + 1) for index, name in enumerate(SPANS)}, 20 * scale, 0.0)
+    return Sample({name: scale * (index + 1) for index, name in enumerate(SPANS)}, 28 * scale, 20 * scale, 0.0)
 
 
 # -- the graphs ----------------------------------------------------------------------------------------------
@@ -98,7 +98,8 @@ class Pretended:
         return {
             "spans_ms": dict.fromkeys(SPANS, 1.0),
             "cache": "not kept: full" if self.broken else cache,
-            "cpu_s": 1.0,
+            "cpu_ms": 1.0,
+            "process_cpu_ms": 1.0,
         }
 
     def close(self) -> None:
@@ -151,6 +152,7 @@ def test_a_real_start(bundle_path: Path, tmp_path: Path) -> None:
     for reply in replies:
         assert list(reply["spans_ms"]) == list(SPANS)
         assert all(reply["spans_ms"][name] > 0 for name in ("import", "read", "compile", "first"))
+        assert 0 < reply["cpu_ms"] < reply["process_cpu_ms"]
     assert [reply["spans_ms"]["keep"] > 0 for reply in replies] == [False, True, False]
 
 
@@ -170,7 +172,7 @@ def test_ratios_by_hand() -> None:
     assert row.spans_ms == {name: 0.5 * (index + 1) for index, name in enumerate(SPANS)}
     assert row.ratios["a"].paired == 0.5
     assert row.ratios["a"].spread == (0.25, 1.0)
-    assert row.whole_ratios["a"].paired == 0.5
+    assert row.whole_ratios["a"].paired == row.cpu_ratios["a"].paired == 0.5
     printed = text([base, row], ["a"]).splitlines()
     assert printed[2].split()[:1] == ["b"]
     assert "0.500 (0.250 to 1.000)" in printed[2]
