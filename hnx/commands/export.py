@@ -53,8 +53,10 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3
     help="timm model that is the encoder, such as repvgg_b0.  [default: the checkpoint's, else EfficientNet]",
 )
 @click.option("-p", "--project", help="Project name or .yml file.  [default: the checkpoint's, else bdd100k]")
-@click.option("--width", type=int, help="Input width, a multiple of 128.  [default: 640]")
-@click.option("--height", type=int, help="Input height, a multiple of 128.  [default: 384]")
+@click.option("--width", type=int, help="Input width, a multiple of 128.  [default: that of shipped weights, else 640]")
+@click.option(
+    "--height", type=int, help="Input height, a multiple of 128.  [default: that of shipped weights, else 384]"
+)
 @click.option("--size", "sizes", type=Size(), multiple=True, help="WxH instead of --width and --height; repeatable.")
 @click.option(
     "-o",
@@ -154,17 +156,18 @@ def command(
         raise click.UsageError("give --size, or --width and --height, not both")
     rewrites = parse_rewrites(rewrite)
     form = _form(image, seg, decode, nms, {"conf": nms_conf, "iou": nms_iou, "boxes": nms_boxes})
-    asked = sizes[0] if sizes else (width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1])
+    if width or height:
+        sizes = ((width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1]),)
     chosen = choose_weights(
         weights,
         compound_coef=compound_coef,
-        size=asked,
+        size=sizes[0] if sizes else None,
         activation=activation,  # type: ignore[arg-type]  # click.Choice has checked it
         backbone=backbone,
         project=project,
     )
     config = ExportConfig(
-        sizes=tuple(dict.fromkeys(sizes)) or ((width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1]),),
+        sizes=tuple(dict.fromkeys(sizes)) or (chosen.size or DEFAULT_SIZE,),
         output=output,
         weights=chosen.path,
         compound_coef=compound_coef,
