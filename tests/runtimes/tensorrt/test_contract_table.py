@@ -15,7 +15,8 @@ from runtimes.tensorrt import builder
 from runtimes.tensorrt.builder import check_options
 from runtimes.tensorrt.config import PlanConfig
 from runtimes.tensorrt.library import Capabilities
-from tests.runtimes.tensorrt import scenario
+from tests.runtimes.tensorrt import mutants, scenario
+from tests.runtimes.tensorrt.mutants import Mutant
 from tests.runtimes.tensorrt.spec_module import spec_module, versions
 from tests.runtimes.tensorrt.world import World
 
@@ -98,37 +99,36 @@ def test_every_guard_is_needed(version: str, guard: str, tmp_path: Path) -> None
         scenario.without_guard(made, guard, world, tmp_path)
 
 
-# guard as written -> without it; the versions where the contract then breaks
-SOURCE_MUTANTS = [
-    ("builder", "if library.can.progress_monitor:", "if True:", "8.6.1"),
-    ("builder", "if library.can.precision_flags:", "if True:", "11.4.0.106"),
-    ("builder", "(config.opt_level is not None, can.optimization_level,", "(False, True,", "8.5.3.1"),
-    ("builder", "(config.version_compatible, can.version_compatible,", "(False, True,", "8.5.3.1"),
-    ("builder", '(config.compat != "none", can.hardware_compatibility,', "(False, True,", "8.5.3.1"),
-    ("builder", '(config.compat == "same-cc", can.same_cc,', "(False, True,", "10.3.0"),
-    ("network", "if can.explicit_batch:", "if True:", "11.4.0.106"),
-    ("network", "if library.can.node_names:", "if True:", "8.6.1"),
-    ("engine", "if sidecar.version_compatible and library.can.version_compatible:", "if True:", "8.5.3.1"),
-]
+def removed() -> list[Any]:
+    """Versions, and what in the source guards a call that they do not have."""
+    return [
+        pytest.param(version, mutant, id=f"{version}-{mutant}")
+        for version in versions()
+        for mutant in mutants.CAPABILITIES
+        if mutant.guard in scenario.lacking(can := Capabilities.of(spec_module(version, World())))
+        # a level of a thing that is not there at all is refused with the thing
+        and (mutant.guard != "same_cc" or can.hardware_compatibility)
+    ]
 
 
-@pytest.mark.parametrize(("name", "guard", "without", "version"), SOURCE_MUTANTS)
-def test_deleting_a_guard_in_the_source_breaks_the_contract(
-    name: str, guard: str, without: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("version", "mutant"), removed())
+def test_removing_a_guard_from_the_source_breaks_the_contract(
+    version: str, mutant: Mutant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = Path(builder.__file__).with_name(f"{name}.py")
-    source = path.read_text()
-    assert source.count(guard) == 1
-    mutant: Any = types.ModuleType(f"mutant_{name}")
-    monkeypatch.setitem(sys.modules, mutant.__name__, mutant)  # where dataclasses look their annotations up
-    exec(compile(source.replace(guard, without), str(path), "exec"), mutant.__dict__)
+    module: Any = types.ModuleType(f"mutant_{mutant.module}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # where dataclasses look their annotations up
+    exec(compile(mutant.source(), f"{mutant.module}.py", "exec"), module.__dict__)
     used = {"builder": (scenario, "build"), "network": (builder, "parse"), "engine": (scenario, "load_engine")}
-    holder, attribute = used[name]
-    monkeypatch.setattr(holder, attribute, getattr(mutant, attribute))
+    holder, attribute = used[mutant.module]
+    monkeypatch.setattr(holder, attribute, getattr(module, attribute))
     world = World()
-    made = scenario.library(spec_module(version, world))
+    made = scenario.library(spec_module(version, world), flavor(version))
     with pytest.raises(AttributeError):
         scenario.whole(made, world, tmp_path)
+
+
+def test_every_capability_has_its_guard_removed() -> None:
+    assert {mutant.guard for mutant in mutants.CAPABILITIES} == {field.name for field in fields(Capabilities)}
 
 
 def test_each_guard_is_missing_somewhere() -> None:

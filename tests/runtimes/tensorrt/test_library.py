@@ -97,6 +97,31 @@ def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.code == ExitCode.NOTHING_RAN
 
 
+def test_nothing_is_made_where_the_driver_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device is there, and so is a good plan for it: 11 would return a runtime that ends the process when used."""
+    from runtimes.tensorrt.builder import build
+    from runtimes.tensorrt.engine import load_engine
+
+    module = spec_module("11.4.0.106", World())
+    made = scenario.library(module)
+    plan = tmp_path / "x.plan"
+    plan.write_bytes(b"fakeplan")
+    sidecar = scenario.sidecar(made, plan)
+    monkeypatch.setattr(library, "needed_cuda", lambda flavor: 13_000)
+    old = state(driver_cuda=12_040)
+    for make in (
+        lambda: build(PlanConfig(tmp_path / "x.onnx", fp16=True), made, old, 1 << 28, b"", lambda *_: True),
+        lambda: load_engine(made, old, 0, plan, sidecar),
+    ):
+        with pytest.raises(HnxError, match="no usable CUDA device") as caught:
+            make()
+        assert "the driver is too old" in caught.value.why
+        assert caught.value.code == ExitCode.NOTHING_RAN
+    assert set(module.calls) == {"ILogger.__init__"}
+    load_engine(made, state(driver_cuda=13_000), 0, plan, sidecar)
+    assert "Runtime.__init__" in module.calls
+
+
 def test_needed_cuda_comes_from_the_names_of_the_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     class Named(Distribution):
         def __init__(self, name: str) -> None:
