@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from benchmarks.accuracy.report import EvalReport
+    from benchmarks.joined import JoinedReport
     from benchmarks.report import Report
     from hybridnets.bundle import Bundle
 
@@ -54,16 +55,21 @@ def command(output: Path, weights: str | None) -> None:
     from hnx.defaults import export_default, resolve_bundle
 
     json_file, accuracy_file, picture = output / "bench.json", output / "eval.json", output / "overlay.jpg"
-    for path in (json_file, accuracy_file, picture):
+    table_file = output / "report.md"
+    for path in (json_file, accuracy_file, table_file, picture):
         check_output(path)
     bundle = resolve_bundle(None) if weights is None else export_default(weights)
     report = _measure(bundle)
     print_report(report, stdout())
     write_report(report, json_file)
     accuracy = _evaluate(bundle, report, accuracy_file)
+    joined = None if accuracy is None else _join(report, json_file, accuracy, accuracy_file, table_file)
     runtime = _draw(bundle, picture)
     print()
-    print(_summary(bundle, report, json_file, picture, runtime, _agreement(accuracy, accuracy_file)))
+    lines = _agreement(accuracy, accuracy_file)
+    if joined is not None:
+        lines.append(f"both     {table_file}, made by: hnx report {json_file} {accuracy_file}")
+    print(_summary(bundle, report, json_file, picture, runtime, lines))
 
 
 def _measure(bundle: Bundle) -> Report:
@@ -89,16 +95,18 @@ def _measure(bundle: Bundle) -> Report:
 
 
 def _evaluate(bundle: Bundle, report: Report, file: Path) -> EvalReport | None:
-    """Accuracy of the rows that ran in fp32; None where it cannot be had, which is no reason to end."""
+    """Accuracy of the rows that were timed; None where it cannot be had, which is no reason to end."""
     from benchmarks.accuracy.config import EvalConfig
-    from benchmarks.accuracy.views import print_report, write_report
-    from hnx.console import note, stdout
+    from benchmarks.accuracy.views import write_report
+    from benchmarks.report import row_name
+    from hnx.console import note
     from hnx.defaults import generated_split
     from hnx.evaluation import evaluate
     from hybridnets.errors import HnxError
     from hybridnets.project import load_project
 
-    rows = [f"{row['runtime']}:fp32" for row in report.measured if row["precision"] == "fp32"]
+    # an untrained network's low precisions say nothing
+    rows = [row_name(row) for row in report.measured if row["precision"] == "fp32" or not bundle.untrained]
     if not rows:
         return None
     try:
@@ -107,7 +115,7 @@ def _evaluate(bundle: Bundle, report: Report, file: Path) -> EvalReport | None:
             generated_split(load_project(), SCENES),
             runtimes=",".join(rows),
             # an untrained network finds 46 000 boxes a frame above the paper's 0.001
-            protocol="deploy",
+            protocol="deploy" if bundle.untrained else "paper",
             store=file.parent / "eval",
             fresh=True,
         )
@@ -115,10 +123,27 @@ def _evaluate(bundle: Bundle, report: Report, file: Path) -> EvalReport | None:
     except HnxError as error:
         note(f"no accuracy: {error}")
         return None
-    print()
-    print_report(accuracy, stdout())
     write_report(accuracy, file)
     return accuracy
+
+
+def _join(
+    speed: Report, speed_file: Path, accuracy: EvalReport, accuracy_file: Path, table_file: Path
+) -> JoinedReport | None:
+    """Print and write what each row costs in accuracy beside its latency; None where there is nothing to join."""
+    from benchmarks.joined import join, print_joined, write_joined
+    from hnx.console import note, stdout
+    from hybridnets.errors import HnxError
+
+    try:
+        joined = join({speed_file: speed}, {accuracy_file: accuracy})
+    except HnxError as error:
+        note(f"no common table: {error}")
+        return None
+    print()
+    print_joined(joined, stdout())
+    write_joined(joined, table_file)
+    return joined
 
 
 def _agreement(report: EvalReport | None, file: Path) -> list[str]:
@@ -167,6 +192,7 @@ def _summary(bundle: Bundle, report: Report, json_file: Path, picture: Path, run
         "  hnx export -w YOUR.pth --width 640 --height 384    your checkpoint as a proved bundle",
         "  hnx bench --runtime all                            a latency table to trust",
         "  hnx eval --data datasets                           accuracy on your labelled images, and every drop",
+        "  hnx report bench.json eval.json                    both in one table, from --json files of the two",
         "  hnx infer VIDEO.mp4 --save-json                    boxes, road and lanes on your own frames",
         "  hnx compare --runtime torch,openvino               outputs, boxes and masks side by side",
     ]

@@ -18,6 +18,7 @@ import pytest
 
 import hnx.evaluation
 from benchmarks.accuracy import engine
+from benchmarks.results import bundle_json
 from hnx.__main__ import main
 from hnx.commands import quickstart
 from hnx.defaults import generated_split, resolve_split
@@ -323,7 +324,14 @@ def test_quickstart_evaluates_what_it_measured_in_fp32(
     (line,) = quickstart._agreement(found, path)
     assert "2 runtimes agree within 0.0" in line
     assert "on 2 generated scenes" in line
+    assert found is not None
+    table = tmp_path / "report.md"
+    speed = replace(report, bundle=bundle_json(bundle))
+    assert quickstart._join(speed, tmp_path / "bench.json", found, path, table) is not None
+    assert "| opencv-dnn:fp32 |" in table.read_text()
     assert "untrained" in capsys.readouterr().out
+    assert quickstart._join(report, tmp_path / "bench.json", found, path, table) is None
+    assert "different networks" in capsys.readouterr().err
 
     # a network that the project does not fit is no reason to end
     assert quickstart._evaluate(replace(bundle, classes=("person",)), report, path) is None
