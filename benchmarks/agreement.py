@@ -17,8 +17,8 @@ from hybridnets.difference import Difference, difference
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.postprocess import Detections, Prediction
 from runtimes.base import RuntimeOptions
+from runtimes.opening import open_runtime
 from runtimes.predictor import Pipeline
-from runtimes.registry import open_runtime
 
 __all__ = ["TOLERANCES", "Agreement", "Side", "compare", "match_boxes"]
 

@@ -36,8 +36,9 @@ from hybridnets.files import write_json
 from hybridnets.postprocess import Prediction
 from hybridnets.preprocess import Letterbox
 from runtimes.base import RuntimeOptions, available_threads
+from runtimes.opening import obstacle, open_runtime
 from runtimes.predictor import Pipeline
-from runtimes.registry import RuntimeEntry, obstacle, open_runtime, parse_runtimes, probe
+from runtimes.registry import RuntimeEntry, parse_runtimes, probe
 
 __all__ = ["REFERENCE", "STAGES", "Equality", "Row", "Staged", "equality", "main", "measure", "rows"]
 

@@ -30,7 +30,8 @@ from benchmarks.results import make_report
 from benchmarks.rows import Row
 from benchmarks.sampling import KINDS, WarmUpRule
 from hybridnets.errors import HnxError
-from runtimes.registry import entry, obstacle, runtime_class
+from runtimes.opening import obstacle
+from runtimes.registry import entry, runtime_class
 
 __all__ = ["Progress", "run_bench"]
 

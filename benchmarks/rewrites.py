@@ -32,7 +32,7 @@ from hybridnets.errors import ExitCode, HnxError
 from hybridnets.files import write_json
 from runtimes.base import Runtime, RuntimeOptions, available_threads
 from runtimes.cpu import has_native
-from runtimes.registry import open_runtime
+from runtimes.opening import open_runtime
 
 __all__ = ["ALL", "REPAIRED", "STOCK", "Row", "distances", "main", "make_stock", "make_variants", "measure", "rows"]
 

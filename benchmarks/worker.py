@@ -73,8 +73,8 @@ class Session:
         # hashes were compared by the parent: another 54 MB through SHA-256 would only warm the wrong caches
         from hybridnets.bundle import open_bundle
         from runtimes.base import RuntimeOptions
+        from runtimes.opening import open_runtime
         from runtimes.predictor import Pipeline
-        from runtimes.registry import open_runtime
 
         opened = open_bundle(Path(bundle), verify=False)
         # imports the library: only some rows would pay for that, as the process that looked becomes the first row's
@@ -202,7 +202,7 @@ def reload(*, bundle: str, runtime: str, precision: str, threads: int, streams: 
     """Load the network as `Session.open` does, but from a folder of compiled networks, where it is then kept."""
     from hybridnets.bundle import open_bundle
     from runtimes.base import RuntimeOptions
-    from runtimes.registry import open_runtime
+    from runtimes.opening import open_runtime
 
     # with its digests, which are part of opening a bundle, not of loading its network
     opened = open_bundle(Path(bundle))

@@ -64,7 +64,7 @@ class Trials:
     def _figures(self, precision: str) -> dict[str, float]:
         from benchmarks.accuracy.quick import score, tasks
         from runtimes.base import RuntimeOptions
-        from runtimes.registry import open_runtime
+        from runtimes.opening import open_runtime
 
         with open_runtime(
             self.runtime, self.bundle, RuntimeOptions(precision=precision, threads=self.threads)

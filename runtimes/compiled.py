@@ -14,7 +14,7 @@ import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,25 @@ from numpy.typing import NDArray
 from hybridnets.errors import HnxError, from_os_error
 from hybridnets.files import atomic_path
 
-__all__ = ["LIMIT_BYTES", "CompiledStore"]
+__all__ = ["LIMIT_BYTES", "CompiledStore", "Kept"]
 
 # what a folder may hold: twenty times coefficient 3, which takes 52 MB at each precision and number of threads
 LIMIT_BYTES = 1 << 30
 # one page: what follows can be mapped as it is
 _HEAD_BYTES = 4096
 _SUFFIX = ".blob"
+
+
+class Kept(NamedTuple):
+    """A network from the folder.
+
+    Attributes:
+        data: mapped from the file, to be held on to as long as the library uses it.
+        about: what its writer said about it.
+    """
+
+    data: NDArray[np.uint8]
+    about: Any
 
 
 class CompiledStore:
@@ -50,26 +62,30 @@ class CompiledStore:
         """
         return self.folder / f"{_digest(key)[:32]}{_SUFFIX}"
 
-    def read(self, key: Mapping[str, Any]) -> NDArray[np.uint8] | None:
-        """What is kept under a key: bytes mapped from the file, to be held on to as long as the library uses them.
-
-        None where nothing is kept, or where it is not what was written: shortened, changed, of another form.
-        """
+    def read(self, key: Mapping[str, Any]) -> Kept | None:
+        """What is kept under a key; None where there is nothing, or not what was written: shortened, changed."""
         path = self.path(key)
         try:
             # private pages: the library gets memory that it may write to, and the file stays as it is
             mapped = np.asarray(np.memmap(path, np.uint8, "c"))
         except (OSError, ValueError):  # missing, forbidden, empty
             return None
-        payload = mapped[_HEAD_BYTES:]
-        if bytes(mapped[:_HEAD_BYTES]) != _head(key, payload.data):
+        head, payload = bytes(mapped[:_HEAD_BYTES]), mapped[_HEAD_BYTES:]
+        try:
+            about = json.loads(head)["about"]
+            if head != _head(key, about, payload.data):
+                return None
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
         with contextlib.suppress(OSError):  # a read-only folder
             path.touch()
-        return payload
+        return Kept(payload, about)
 
-    def write(self, key: Mapping[str, Any], data: bytes | memoryview) -> str:
+    def write(self, key: Mapping[str, Any], about: Mapping[str, Any], data: bytes | memoryview) -> str:
         """Keep a network, whole or not at all; never fails.
+
+        Args:
+            about: what the caller wants to know of it when it is read, as JSON values; a few lines.
 
         Returns:
             Why it was not kept; empty when it was.
@@ -77,6 +93,9 @@ class CompiledStore:
         path, size = self.path(key), len(data) + _HEAD_BYTES
         if size > self.limit:
             return f"its {size / 1e6:.0f} MB are more than the {self.limit / 1e6:.0f} MB that the cache may have"
+        head = _head(key, about, data)
+        if len(head) > _HEAD_BYTES:
+            return "there is too much to say about it"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             # the last bytes of a disk are worth more to others
@@ -84,7 +103,7 @@ class CompiledStore:
                 return "the disk is nearly full"
             # checked by its sum when it is read: it need not be waited for
             with atomic_path(path, durable=False) as temporary, temporary.open("wb") as stream:
-                stream.write(_head(key, data))
+                stream.write(head)
                 stream.write(data)
             self._evict(path)
         except OSError as error:
@@ -113,11 +132,18 @@ def _digest(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def _head(key: Mapping[str, Any], data: bytes | memoryview) -> bytes:
+def _head(key: Mapping[str, Any], about: Any, data: bytes | memoryview) -> bytes:
     """The first page of a file: what it holds, its length and its sum.
 
     CRC-32 takes 16 ms for the 52 MB of coefficient 3, SHA-256 twice that; loading them takes 200 ms. The sum is
     against accidents: who can write to the folder can do worse.
     """
-    record = {"format": "hnx compiled 1", "key": _digest(key), "bytes": len(data), "crc32": zlib.crc32(data)}
+    words = json.dumps(about, sort_keys=True, allow_nan=False).encode()
+    record = {
+        "format": "hnx compiled 1",
+        "key": _digest(key),
+        "bytes": len(data),
+        "crc32": zlib.crc32(data, zlib.crc32(words)),
+        "about": json.loads(words),
+    }
     return json.dumps(record).encode().ljust(_HEAD_BYTES)

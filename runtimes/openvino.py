@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hybridnets.errors import HnxError
 from runtimes.base import Arrays, Execution, Probe, Runtime, first_line
-from runtimes.compiled import CompiledStore
+from runtimes.compiled import CompiledStore, Kept
 from runtimes.cpu import cpu_flags
 
 __all__ = ["OpenVinoRuntime"]
@@ -56,6 +56,7 @@ class OpenVinoRuntime(Runtime):
     stored: ClassVar[dict[str, str]] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": "int8"}
 
     _compiled: Any = None
+    _counts: Counter[str]
     # what a network from the cache reads its weights from: OpenVINO holds no reference of its own
     _blob: Any = None
 
@@ -99,11 +100,7 @@ class OpenVinoRuntime(Runtime):
             for name in wanted
             if name in port.get_names()
         }
-        counts = Counter(
-            op.get_rt_info()["runtimePrecision"].astype(str)
-            for op in self._compiled.get_runtime_model().get_ops()
-            if op.get_rt_info()["layerType"].astype(str) == "Convolution"
-        )
+        counts = self._counts
         executed = counts.most_common(1)[0][0] if counts else "?"
         name = _NAMES.get(executed, executed)
         if self.options.precision == "int8" and any(_NAMES.get(kind) == "int8" for kind in counts):
@@ -138,13 +135,15 @@ class OpenVinoRuntime(Runtime):
             return "read", 0.0
         spent = time.perf_counter_ns() - start
         self._compiled = core.compile_model(str(self.model_path), "CPU", config)
+        self._counts = _convolutions(self._compiled)
         if store is None or key is None:
             return "off", 0.0
         start = time.perf_counter_ns()
         try:
             exported = self._compiled.export_model()
             # a version of 2024 gives the bytes themselves
-            problem = store.write(key, exported if isinstance(exported, bytes) else exported.getbuffer())
+            data = exported if isinstance(exported, bytes) else exported.getbuffer()
+            problem = store.write(key, {"convolutions": self._counts}, data)
         except Exception as error:  # whatever kinds of errors the library has: the network runs without
             problem = first_line(error)
         spent += time.perf_counter_ns() - start
@@ -167,18 +166,21 @@ class OpenVinoRuntime(Runtime):
             "config": config,
         }
 
-    def _import(self, ov: Any, core: Any, blob: NDArray[np.uint8] | None, config: dict[str, Any]) -> bool:
+    def _import(self, ov: Any, core: Any, kept: Kept | None, config: dict[str, Any]) -> bool:
         """Load what was kept; False where there is nothing, or OpenVINO does not take it."""
-        if blob is None:
+        if kept is None:
             return False
         try:
-            compiled = _imported(ov, core, blob, config)
+            compiled = _imported(ov, core, kept.data, config)
+            # read back when the same network was compiled by the same library for the same CPU and settings; to read
+            # it again takes 40 ms, a tenth of the whole
+            counts = Counter({str(kind): int(number) for kind, number in kept.about["convolutions"].items()})
             names = {name for port in compiled.outputs for name in port.get_names()}
         except Exception:  # whatever kinds of errors the library has
             return False
         if not {spec.name for spec in self.bundle.outputs.values()} <= names:
             return False
-        self._compiled, self._blob = compiled, blob
+        self._compiled, self._blob, self._counts = compiled, kept.data, counts
         return True
 
     def _context(self) -> Any:
@@ -191,6 +193,15 @@ class OpenVinoRuntime(Runtime):
 
     def _close(self) -> None:
         self._compiled = self._blob = None
+
+
+def _convolutions(compiled: Any) -> Counter[str]:
+    """How many convolutions run in which type, read from what OpenVINO made of the network."""
+    return Counter(
+        op.get_rt_info()["runtimePrecision"].astype(str)
+        for op in compiled.get_runtime_model().get_ops()
+        if op.get_rt_info()["layerType"].astype(str) == "Convolution"
+    )
 
 
 class _Request(NamedTuple):

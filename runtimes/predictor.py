@@ -13,7 +13,7 @@ from hybridnets.cache import compiled_folder
 from hybridnets.postprocess import Prediction
 from hybridnets.preprocess import Letterbox
 from runtimes.base import Context, Runtime, RuntimeOptions
-from runtimes.registry import open_runtime
+from runtimes.opening import open_runtime
 
 __all__ = ["Pipeline", "Predictor", "load", "user_cache"]
 

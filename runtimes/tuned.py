@@ -10,6 +10,8 @@ from hybridnets.bundle.tuning import Place, Tuning, read_tuning
 from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import PRECISIONS, RuntimeOptions, available_threads
 from runtimes.cpu import cpu_model
+from runtimes.hardware import gpu_names, isa
+from runtimes.registry import entry, installed_version
 
 __all__ = ["LookUp", "is_kept", "look_up", "place_here", "tuned_options"]
 
@@ -29,9 +31,6 @@ class LookUp:
 
 def place_here(runtime: str) -> Place:
     """This machine and this installation of a runtime's library, which is not imported."""
-    from runtimes.machine import gpu_names, isa
-    from runtimes.registry import entry, installed_version
-
     row = entry(runtime)
     return Place(
         cpu=cpu_model(),

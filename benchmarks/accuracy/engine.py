@@ -28,7 +28,8 @@ from benchmarks.environment import available_memory_mb, describe_environment
 from benchmarks.memory import estimate_mb, shortage
 from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import TUNED
-from runtimes.registry import entry, obstacle
+from runtimes.opening import obstacle
+from runtimes.registry import entry
 from runtimes.tuned import look_up
 
 __all__ = ["EvalProgress", "open_row", "run_eval", "start_child"]

@@ -73,8 +73,8 @@ class EvalSession:
         # the parent compared the hashes
         from hybridnets.bundle import open_bundle
         from runtimes.base import RuntimeOptions
+        from runtimes.opening import open_runtime
         from runtimes.predictor import Pipeline, user_cache
-        from runtimes.registry import open_runtime
 
         chosen = Protocol(**protocol)
         opened = open_bundle(Path(bundle), verify=False)

@@ -78,7 +78,8 @@ def through_hnx(*, path: str, precision: str, threads: int, cache: str) -> dict[
     watch = _Watch()
     from hybridnets.bundle import open_bundle
     from runtimes.base import RuntimeOptions
-    from runtimes.registry import entry, open_runtime, probe
+    from runtimes.opening import open_runtime
+    from runtimes.registry import entry, probe
 
     probe(entry("openvino"))
     watch.lap("import")

@@ -9,7 +9,7 @@ from pathlib import Path
 from hybridnets.bundle import Bundle, Variant
 from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import Runtime, RuntimeOptions
-from runtimes.registry import open_runtime
+from runtimes.opening import open_runtime
 from runtimes.simulated import SimulatedRuntime
 
 __all__ = ["SIMULATED", "Network", "int8_files", "open_network", "with_file"]

@@ -21,8 +21,8 @@ from hybridnets.errors import HnxError
 from hybridnets.postprocess import Prediction
 from hybridnets.sources import open_source
 from runtimes.base import RuntimeOptions
+from runtimes.opening import open_runtime
 from runtimes.predictor import Pipeline
-from runtimes.registry import open_runtime
 
 __all__ = ["Counts", "Losses", "measure_losses"]
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from hybridnets.bundle import Bundle
 from hybridnets.errors import ExitCode, HnxError
-from runtimes.registry import entry, obstacle, probe
+from runtimes.opening import obstacle
+from runtimes.registry import entry, probe
 
 __all__ = ["Setting", "precisions", "stream_settings", "thread_settings"]
 

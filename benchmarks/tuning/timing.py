@@ -22,7 +22,7 @@ from hybridnets.bundle import Bundle
 from hybridnets.data import read_demo_frame
 from hybridnets.errors import HnxError
 from runtimes.base import Runtime, RuntimeOptions
-from runtimes.registry import open_runtime
+from runtimes.opening import open_runtime
 
 __all__ = ["Ratio", "Timed", "ratio", "time_settings"]
 

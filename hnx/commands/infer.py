@@ -191,8 +191,9 @@ def _options(
 
     from hnx.console import note
     from runtimes.base import RuntimeOptions
+    from runtimes.opening import first_runnable
     from runtimes.predictor import user_cache
-    from runtimes.registry import entry, first_runnable
+    from runtimes.registry import entry
     from runtimes.tuned import look_up, tuned_options
 
     options = RuntimeOptions(precision or "fp32", threads, workers or 1, compile=compiled, cache_dir=user_cache())
@@ -213,8 +214,8 @@ def _predictor(
     bundle: Bundle, runtime: str, options: RuntimeOptions, conf: float | None, iou: float | None
 ) -> Predictor:
     from hnx.console import status
+    from runtimes.opening import open_runtime
     from runtimes.predictor import Predictor
-    from runtimes.registry import open_runtime
 
     with status(f"loading {bundle.name}"):
         return Predictor(open_runtime(runtime, bundle, options), conf=conf, iou=iou)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,8 @@ __all__ = ["MANIFEST", "SCHEMA_VERSION", "files_of", "open_manifest"]
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+# files whose SHA-256 is computed at once
+_HASHERS = 4
 
 
 def files_of(manifest: Any) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def _check_files(bundle: Bundle, records: Mapping[str, tuple[int, str]], verify:
             why=f"no hash is recorded for {', '.join(sorted(unlisted))}",
             fix="export the bundle again",
         )
-    for name, (size, digest) in records.items():
+    for name, (size, _) in records.items():
         member = path / name
         if not member.is_file():
             raise HnxError(
@@ -96,12 +99,23 @@ def _check_files(bundle: Bundle, records: Mapping[str, tuple[int, str]], verify:
                 why=f"{name} is missing",
                 fix="copy the whole folder, or export again",
             )
-        if member.stat().st_size != size or (verify and sha256_file(member) != digest):
-            raise HnxError(
-                f"Bundle {path} has changed since it was exported",
-                why=f"{name} is not the file that was proved (its SHA-256 differs from the manifest's)",
-                fix="copy the bundle again, or export again",
-            )
+        if member.stat().st_size != size:
+            raise _changed(path, name)
+    if verify:
+        # of 75 ms for the two files of c3, 40 are left on two cores; sums run outside Python's lock
+        with ThreadPoolExecutor(_HASHERS) as pool:
+            found = pool.map(sha256_file, [path / name for name in records])
+            for (name, (_, digest)), real in zip(records.items(), found, strict=True):
+                if real != digest:
+                    raise _changed(path, name)
+
+
+def _changed(path: Path, name: str) -> HnxError:
+    return HnxError(
+        f"Bundle {path} has changed since it was exported",
+        why=f"{name} is not the file that was proved (its SHA-256 differs from the manifest's)",
+        fix="copy the bundle again, or export again",
+    )
 
 
 def _check_header(where: Path, bundle: Bundle, header: OnnxHeader) -> None:

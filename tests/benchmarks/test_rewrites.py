@@ -16,7 +16,7 @@ from benchmarks.turns import Timing
 from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.errors import ExitCode
 from runtimes.base import RuntimeOptions
-from runtimes.registry import open_runtime
+from runtimes.opening import open_runtime
 
 
 @pytest.fixture

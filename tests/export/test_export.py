@@ -22,7 +22,8 @@ from hybridnets.config import ModelConfig
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.network.weights import create_model
 from runtimes.base import RuntimeOptions
-from runtimes.registry import REGISTRY, open_runtime, probe
+from runtimes.opening import open_runtime
+from runtimes.registry import REGISTRY, probe
 
 # a TensorRT plan is built on its own, by hnx build-trt
 RUNNABLE = [row.name for row in REGISTRY if "fp32" in probe(row).runnable() and row.name != "tensorrt"]

@@ -14,7 +14,7 @@ from hybridnets.bundle import open_bundle
 from hybridnets.errors import ExitCode
 from hybridnets.sources import read_image
 from runtimes.base import RuntimeOptions
-from runtimes.registry import open_runtime
+from runtimes.opening import open_runtime
 
 
 @pytest.fixture

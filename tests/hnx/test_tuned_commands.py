@@ -15,9 +15,10 @@ from hybridnets.bundle import open_bundle
 from hybridnets.bundle.tuning import TunedRow, Tuning, store_tuning
 from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import RuntimeOptions
+from runtimes.opening import open_runtime
 from runtimes.predictor import load
 from runtimes.registry import entry as runtime_entry
-from runtimes.registry import open_runtime, probe
+from runtimes.registry import probe
 from runtimes.tuned import place_here
 
 # not fp32, so that it shows; every CPU with OpenVINO has one of the two or neither

@@ -14,7 +14,8 @@ from hybridnets.data import read_demo_frame
 from hybridnets.difference import difference
 from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import Execution, Probe, Runtime, RuntimeOptions
-from runtimes.registry import REGISTRY, RuntimeEntry, open_runtime, probe, runtime_class
+from runtimes.opening import open_runtime
+from runtimes.registry import REGISTRY, RuntimeEntry, probe, runtime_class
 
 # those of a GPU run on one: pytest -m "gpu and not trt" tests/runtimes/test_contract.py
 MARKS = {"onnxruntime-tensorrt": [pytest.mark.gpu, pytest.mark.trt]}

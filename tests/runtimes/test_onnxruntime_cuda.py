@@ -22,7 +22,8 @@ from runtimes.base import Runtime, RuntimeOptions
 from runtimes.onnxruntime_cuda import OnnxRuntimeCuda
 from runtimes.onnxruntime_profile import Placement, read_profile
 from runtimes.onnxruntime_tensorrt import OnnxRuntimeTensorRt
-from runtimes.registry import entry, obstacle, open_runtime, probe
+from runtimes.opening import obstacle, open_runtime
+from runtimes.registry import entry, probe
 from runtimes.tensorrt.driver import CudaState
 from tests.runtimes.fake_ort import CPU, CUDA, FakeOrt
 from tests.runtimes.tensorrt.fake_device import state

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from hybridnets.bundle import Bundle, open_bundle
 from runtimes.base import Runtime, RuntimeOptions
-from runtimes.compiled import CompiledStore
+from runtimes.compiled import CompiledStore, Kept
+from runtimes.opening import open_runtime
 from runtimes.openvino import OpenVinoRuntime
 from runtimes.predictor import load
-from runtimes.registry import open_runtime
 
 pytest.importorskip("openvino")
 Outputs = dict[str, NDArray[Any]]
@@ -59,9 +59,13 @@ def own(kept: tuple[Path, Outputs], tmp_path: Path) -> Path:
 
 def test_the_same_numbers_from_the_cache(bundle_path: Path, kept: tuple[Path, Outputs]) -> None:
     folder, expected = kept
+    with opened(open_bundle(bundle_path), None) as compiled:
+        assert came(compiled) == "off"
+        convolutions = compiled.execution.details["convolutions"]
     runtime = opened(open_bundle(bundle_path), folder)
     assert came(runtime) == "read"
     assert runtime.execution.details["precision_hint"] == "f32"
+    assert runtime.execution.details["convolutions"] == convolutions
     assert same(outputs_of(runtime), expected)
     spec = runtime.bundle.input
     noise = np.random.default_rng(0).standard_normal(spec.shape, np.float32)  # type: ignore[arg-type]
@@ -101,7 +105,9 @@ def test_damage_costs_time_and_nothing_else(
     elif damage == "changed":
         path.write_bytes(whole[:-100] + b"?" + whole[-99:])
     else:
-        monkeypatch.setattr(CompiledStore, "read", lambda store, key: np.zeros(5000, np.uint8))
+        monkeypatch.setattr(
+            CompiledStore, "read", lambda store, key: Kept(np.zeros(5000, np.uint8), {"convolutions": {}})
+        )
     with opened(open_bundle(bundle_path), own) as runtime:
         assert came(runtime) == "written"
         assert same(outputs_of(runtime), kept[1])

@@ -20,7 +20,8 @@ from hybridnets.errors import ExitCode, HnxError
 from runtimes import torch_cuda as module_under_test
 from runtimes.base import RuntimeOptions
 from runtimes.device_times import DeviceTimes
-from runtimes.registry import entry, open_runtime, probe
+from runtimes.opening import open_runtime
+from runtimes.registry import entry, probe
 from runtimes.tensorrt.driver import CudaState, Gpu
 from runtimes.torch_cuda import TorchCudaRuntime, _GpuContext
 from tests.runtimes.tensorrt.fake_device import RTX4090, state

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hybridnets.bundle import open_bundle
 from hybridnets.errors import HnxError
 from runtimes.base import RuntimeOptions
-from runtimes.registry import open_runtime
+from runtimes.opening import open_runtime
 from runtimes.simulated import SimulatedRuntime
 from runtimes.torch_graph import TorchGraph
 

@@ -360,8 +360,8 @@ run_eval(config(Path({str(tmp_path)!r})), kill, start=start)
 
 
 def test_predictions_are_those_of_the_pipeline(tmp_path: Path) -> None:
+    from runtimes.opening import open_runtime
     from runtimes.predictor import Pipeline
-    from runtimes.registry import open_runtime
 
     chosen = config(tmp_path)
     found = list(predictor(chosen, "seeing", "fp32", start=LocalWorker)(["val_03", "val_01"]))

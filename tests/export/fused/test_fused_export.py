@@ -24,8 +24,8 @@ from hybridnets.errors import HnxError
 from hybridnets.network.model import HybridNets
 from hybridnets.preprocess import Preprocessor
 from runtimes.base import RuntimeOptions
+from runtimes.opening import open_runtime
 from runtimes.predictor import Predictor
-from runtimes.registry import open_runtime
 from tests.export.test_export import RUNNABLE
 from tests.fused import FORMS, MEAN, SIZE, STD, fused, name_of
 

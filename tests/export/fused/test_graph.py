@@ -21,8 +21,9 @@ from hybridnets.fused import apply_form, decoded
 from hybridnets.postprocess import Postprocessor, Prediction, class_map
 from hybridnets.preprocess import Preprocessor
 from runtimes.base import RuntimeOptions
+from runtimes.opening import open_runtime
 from runtimes.predictor import Predictor
-from runtimes.registry import entry, open_runtime, probe
+from runtimes.registry import entry, probe
 from tests.fused import FORMS, MEAN, SIZE, STD, fused, lively_bundle, name_of, toy
 
 TARGET = (SIZE[1], SIZE[0])

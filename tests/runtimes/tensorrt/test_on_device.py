@@ -16,7 +16,7 @@ from hybridnets.data import read_demo_frame
 from hybridnets.difference import difference
 from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import RuntimeOptions
-from runtimes.registry import open_runtime
+from runtimes.opening import open_runtime
 from runtimes.tensorrt.driver import probe
 from runtimes.tensorrt.execution import PlanContext
 from runtimes.tensorrt.plan import read_sidecar
