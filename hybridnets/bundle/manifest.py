@@ -102,7 +102,7 @@ def _check_files(bundle: Bundle, records: Mapping[str, tuple[int, str]], verify:
         if member.stat().st_size != size:
             raise _changed(path, name)
     if verify:
-        # of 75 ms for the two files of c3, 40 are left on two cores; sums run outside Python's lock
+        # 75 ms one after the other for the two large files of c3; sums are computed outside Python's lock
         with ThreadPoolExecutor(_HASHERS) as pool:
             found = pool.map(sha256_file, [path / name for name in records])
             for (name, (_, digest)), real in zip(records.items(), found, strict=True):
