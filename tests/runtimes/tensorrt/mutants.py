@@ -103,8 +103,8 @@ SAFETY = (
 )
 
 
-def tree(folder: Path, mutant: Mutant) -> Path:
-    """A copy of what the contract tests need, without one guard; its root."""
+def tree(folder: Path, mutant: Mutant | None = None) -> Path:
+    """A copy of what the contract tests need, without a guard; its root."""
     hidden = shutil.ignore_patterns("__pycache__")
     root = folder / "tree"
     for name in ("runtimes", "tests/runtimes/tensorrt", "tests/data/tensorrt"):
@@ -112,5 +112,6 @@ def tree(folder: Path, mutant: Mutant) -> Path:
     for name in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy(ROOT / name, root / name)
     (root / "hybridnets").symlink_to(ROOT / "hybridnets")
-    (root / "runtimes" / "tensorrt" / f"{mutant.module}.py").write_text(mutant.source())
+    if mutant is not None:
+        (root / "runtimes" / "tensorrt" / f"{mutant.module}.py").write_text(mutant.source())
     return root
