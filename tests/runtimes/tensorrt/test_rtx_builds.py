@@ -179,7 +179,8 @@ def test_ctrl_c_ends_the_build_and_leaves_nothing(bundle_path: Path, tmp_path: P
     process = subprocess.Popen([*command, *words], stderr=subprocess.PIPE, text=True, env=environment)
     try:
         deadline = time.monotonic() + 60
-        while not list(scratch.iterdir()) and time.monotonic() < deadline:
+        # the build's folder; a file may be there before, with which Python tries whether it can write
+        while not any(path.is_dir() for path in scratch.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
