@@ -15,6 +15,7 @@ from benchmarks.int8.__main__ import main
 from benchmarks.int8.agreement import Agreement, agree
 from benchmarks.int8.networks import SIMULATED, Network, int8_files, open_network, with_file
 from benchmarks.int8.table import FLOAT, losses, networks
+from hnx import budget
 from hnx.__main__ import main as hnx
 from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.dataset import Sample, open_split
@@ -28,7 +29,10 @@ def quantised(bundle_path: Path, data: Path, tmp_path_factory: pytest.TempPathFa
     path = Path(shutil.copytree(bundle_path, folder / "bundle"))
     words = ["--calib", str(data / "parity" / "dataset"), "--frames", "3", "--threads", "1"]
     words += ["--cache", str(folder / "ranges.json"), "--for", "onnxruntime,openvino"]
-    assert hnx(["quantize", str(path), *words]) == ExitCode.OK
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "_ROUNDS", 2)
+        patch.setattr(budget, "_ROUND_S", 0.01)
+        assert hnx(["quantize", str(path), *words]) == ExitCode.OK
     return path
 
 
@@ -100,7 +104,10 @@ def test_rows_and_what_does_not_belong_together(quantised: Path, tmp_path: Path)
         networks(bundle, bundle, half="fp32", nncf=tmp_path / "none.xml")
 
 
-def test_latency_alone_needs_no_labels(quantised: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_latency_alone_needs_no_labels(
+    quantised: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.int8.__main__.make_stock", lambda bundle, folder, tell: bundle)
     assert main(["table", str(quantised), "--rounds", "1", "--samples", "1", "--threads", "1"]) == ExitCode.OK
     printed = capsys.readouterr().out
     assert "0 labelled images" in printed
