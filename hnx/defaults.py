@@ -153,8 +153,11 @@ def export_default(given: str | Path | None = None, size: tuple[int, int] | None
     return bundle
 
 
-def resolve_bundle(argument: str | None) -> Bundle:
+def resolve_bundle(argument: str | None, *, weights: bool = True) -> Bundle:
     """The bundle named, else the newest below exports/, else the default one, made on the fly.
+
+    Args:
+        weights: see `open_bundle`.
 
     Raises:
         HnxError: the bundle named cannot be opened, or none exists and this machine cannot export.
@@ -163,9 +166,9 @@ def resolve_bundle(argument: str | None) -> Bundle:
     from hybridnets.bundle import find_bundles, open_bundle
 
     if argument is not None:
-        bundle = open_bundle(argument)
+        bundle = open_bundle(argument, weights=weights)
     elif found := find_bundles():
-        bundle = open_bundle(found[0])
+        bundle = open_bundle(found[0], weights=weights)
         note(f"using the newest bundle, {found[0]}")
     else:
         note("no bundle yet: exporting the default network first")

@@ -128,6 +128,6 @@ def load(
     Raises:
         HnxError: says what is wrong and what to do.
     """
-    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, weights=False)
     options = RuntimeOptions(precision=precision, threads=threads, cache_dir=user_cache())
     return Predictor(open_runtime(runtime, opened, options), conf=conf, iou=iou)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridnets.bundle import Bundle
+from hybridnets.bundle import Bundle, check_weights
 from hybridnets.fused import apply_form
 from hybridnets.preprocess import Preprocessor
 from runtimes.base import Arrays, Execution, Probe, Runtime
@@ -72,6 +72,7 @@ class TorchRuntime(Runtime):
 
         from hybridnets.checkpoint import build_model, load_checkpoint
 
+        check_weights(self.bundle)
         assert self.bundle.weights is not None
         assert self.bundle.model is not None
         # branches fused as in the ONNX network: what anybody deploys; its equality is part of the export's proof

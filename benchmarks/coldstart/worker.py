@@ -83,7 +83,7 @@ def through_hnx(*, path: str, precision: str, threads: int, cache: str) -> dict[
 
     probe(entry("openvino"))
     watch.lap("import")
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, weights=False)  # as hnx.load does
     watch.lap("read")
     runtime = open_runtime("openvino", bundle, RuntimeOptions(precision, threads, cache_dir=Path(cache)))
     details = runtime.execution.details

@@ -171,7 +171,7 @@ def command(
         for sentence in opened.notes:
             note(sentence)
         shown = len(opened.notes)
-        chosen = resolve_bundle(bundle)
+        chosen = resolve_bundle(bundle, weights=False)
         runtime, options = _options(chosen, runtime, precision, threads, workers, compiled)
         with _predictor(chosen, runtime, options, conf, iou) as predictor:
             writer = Writer(opened, chosen, output, images=not no_draw, records=save_json or no_draw)

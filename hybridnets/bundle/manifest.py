@@ -16,7 +16,7 @@ from hybridnets.errors import HnxError
 from hybridnets.files import read_json, sha256_file
 from hybridnets.onnx_header import OnnxHeader, TensorSpec, read_onnx_header
 
-__all__ = ["MANIFEST", "SCHEMA_VERSION", "files_of", "open_manifest"]
+__all__ = ["MANIFEST", "SCHEMA_VERSION", "check_weights", "files_of", "open_manifest"]
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -30,11 +30,25 @@ def files_of(manifest: Any) -> dict[str, Any]:
     return files if isinstance(files, dict) else {}
 
 
-def open_manifest(path: Path, verify: bool) -> Bundle:
+def check_weights(bundle: Bundle) -> None:
+    """Compare the SHA-256 of a bundle's weights with its manifest, where that was put off when it was opened.
+
+    Raises:
+        HnxError: they are not those that were exported, or cannot be read.
+    """
+    name = bundle.weights
+    if name is None or not bundle.digests or name in bundle.digests:
+        return
+    if sha256_file(bundle.file(name)) != files_of(bundle.manifest)[name]["sha256"]:
+        raise _changed(bundle.path, name)
+
+
+def open_manifest(path: Path, verify: bool, weights: bool) -> Bundle:
     """The bundle in a folder that holds a manifest.
 
     Args:
         verify: compare the SHA-256 of every file, not only its size.
+        weights: of PyTorch's weights, too.
 
     Raises:
         HnxError: not a manifest of ours, a newer schema, a missing, damaged or changed file.
@@ -64,11 +78,14 @@ def open_manifest(path: Path, verify: bool) -> Bundle:
             f"the key {error} is missing" if isinstance(error, KeyError) else f"a value has the wrong form ({error})"
         )
         raise HnxError(f"Cannot use {where}", why=reason, fix="export the bundle again") from error
-    _check_files(bundle, records, verify)
+    compared = records if verify else {}
+    if not weights:
+        compared = {name: record for name, record in compared.items() if name != bundle.weights}
+    _check_files(bundle, records, compared)
     for variant in bundle.variants:
         if variant.file.endswith(".onnx"):
             _check_header(where, bundle, read_onnx_header(path / variant.file))
-    return replace(bundle, digests={name: digest for name, (_, digest) in records.items()}) if verify else bundle
+    return replace(bundle, digests={name: digest for name, (_, digest) in compared.items()})
 
 
 def _cannot_use(where: Path, error: HnxError) -> HnxError:
@@ -80,7 +97,9 @@ def _records(manifest: Any) -> dict[str, tuple[int, str]]:
     return {_member(name): (int(v["bytes"]), str(v["sha256"])) for name, v in files_of(manifest).items()}
 
 
-def _check_files(bundle: Bundle, records: Mapping[str, tuple[int, str]], verify: bool) -> None:
+def _check_files(
+    bundle: Bundle, records: Mapping[str, tuple[int, str]], compared: Mapping[str, tuple[int, str]]
+) -> None:
     path = bundle.path
     needed = {variant.file for variant in bundle.variants}
     needed |= {name for name in (bundle.anchors_file, bundle.weights) if name is not None}
@@ -101,13 +120,12 @@ def _check_files(bundle: Bundle, records: Mapping[str, tuple[int, str]], verify:
             )
         if member.stat().st_size != size:
             raise _changed(path, name)
-    if verify:
-        # 75 ms one after the other for the two large files of c3; sums are computed outside Python's lock
-        with ThreadPoolExecutor(_HASHERS) as pool:
-            found = pool.map(sha256_file, [path / name for name in records])
-            for (name, (_, digest)), real in zip(records.items(), found, strict=True):
-                if real != digest:
-                    raise _changed(path, name)
+    # 75 ms one after the other for the two large files of c3; sums are computed outside Python's lock
+    with ThreadPoolExecutor(_HASHERS) as pool:
+        found = pool.map(sha256_file, [path / name for name in compared])
+        for (name, (_, digest)), real in zip(compared.items(), found, strict=True):
+            if real != digest:
+                raise _changed(path, name)
 
 
 def _changed(path: Path, name: str) -> HnxError:

@@ -13,8 +13,9 @@ import onnx
 import pytest
 
 from hybridnets.anchors import make_anchors
-from hybridnets.bundle import find_bundles, open_bundle
+from hybridnets.bundle import check_weights, find_bundles, open_bundle
 from hybridnets.errors import ExitCode, HnxError
+from runtimes.predictor import load
 
 ONNX = "hybridnets_128x256.onnx"
 ANCHORS = "anchor_128_256.npy"
@@ -230,3 +231,23 @@ def test_digests_of_networks_are_those_of_their_files(copy: Path, monkeypatch: p
     bare = open_bundle(Path(shutil.copytree(copy, copy.parent / "bare", ignore=shutil.ignore_patterns("*.json"))))
     found = bare.network_digests(name)
     assert found == {file: hashlib.sha256((copy / file).read_bytes()).hexdigest() for file in (name, "w.bin")}
+
+
+def test_weights_are_compared_by_who_reads_them(copy: Path) -> None:
+    path = copy / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(HnxError, match=r"has changed") as early:
+        open_bundle(copy)
+    bundle = open_bundle(copy, weights=False)
+    assert "weights.safetensors" not in bundle.digests
+    assert "hybridnets_128x256.onnx" in bundle.digests
+    with pytest.raises(HnxError) as late:
+        check_weights(bundle)
+    assert (late.value.what, late.value.why) == (early.value.what, early.value.why)
+    with pytest.raises(HnxError, match=r"has changed"):
+        load(copy, "torch", threads=1)
+    with load(copy, "onnxruntime", threads=1) as predictor:
+        assert predictor.bundle.digests
+    check_weights(open_bundle(copy, verify=False))  # nobody asked
