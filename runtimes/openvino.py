@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections import Counter
@@ -42,6 +43,17 @@ def _openvino() -> Any:
     return ov
 
 
+@functools.lru_cache(maxsize=1)
+def _core(ov: Any) -> Any:
+    """The only Core of this process, kept to its end.
+
+    Its CPU plugin gives the thread that makes it another stack for signal handlers, and unmaps that stack when it is
+    destroyed. Where another thread drops the last reference the first one is left with a stack that is not there, and
+    its next signal, a Ctrl-C, is a segmentation fault (seen with OpenVINO 2026.4).
+    """
+    return ov.Core()
+
+
 class OpenVinoRuntime(Runtime):
     """FP32, BF16 and FP16 arithmetic on the FP32 network, chosen by INFERENCE_PRECISION_HINT; INT8 on its Q/DQ variant.
 
@@ -64,7 +76,7 @@ class OpenVinoRuntime(Runtime):
     def probe(cls) -> Probe:
         """See `Runtime.probe`."""
         ov = _openvino()
-        core = ov.Core()
+        core = _core(ov)
         capabilities = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         missing = {
             name: "" if capability in capabilities else f"this CPU has no native {name} ({_NEEDS.get(name)})"
@@ -80,7 +92,7 @@ class OpenVinoRuntime(Runtime):
 
     def _open(self) -> Execution:
         ov = _openvino()
-        core = ov.Core()
+        core = _core(ov)
         streams = self.options.streams
         precision = self.options.precision
         if precision == "int8":
