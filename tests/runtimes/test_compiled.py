@@ -135,5 +135,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     for writer in writers:
         out, errors = writer.communicate(timeout=120)
         assert (writer.returncode, out.strip()) == (0, "0"), errors
+    # a folder that is listed while another process renames files in it may miss one: the next writer sees it
+    assert CompiledStore(tmp_path, limit=3 * 14336).write({"number": 0}, {}, bytes(10240)) == ""
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 3 * 14336
     assert np.all([path.name.endswith(".blob") for path in tmp_path.iterdir()])
