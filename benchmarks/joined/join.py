@@ -18,7 +18,7 @@ __all__ = ["SCHEMA_VERSION", "JoinedReport", "JoinedRow", "Kind", "join", "read_
 SCHEMA_VERSION = 1
 Kind = Literal["forward", "end_to_end"]
 # a drop that is smaller by less than this many points is the same drop: single boxes move mAP50 by as much
-SAME_POINTS = 0.1
+SAME_POINTS = 0.2
 SHOWN_REASONS = 2
 
 
@@ -37,7 +37,7 @@ class JoinedRow:
         drops: name to percent points below the baseline of its accuracy report; empty for that baseline itself.
         intervals: name to the interval of the drop.
         valid: whether the latency report calls its times so.
-        pareto: no faster row (p99) loses as little in its worst task, give or take `SAME_POINTS`.
+        pareto: no faster row (p99) of its network loses as little in its worst task, give or take `SAME_POINTS`.
     """
 
     network: str
@@ -174,10 +174,10 @@ def _same_networks(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _names(latency: Mapping[Path, Report]) -> dict[Path, str]:
-    """What each report's network is called; those of one name, such as twins, get their report's name beside it."""
+    """What each report's network is called; those of one name, such as twins, are called like their reports."""
     found = {path: str(report.bundle.get("name", "bundle")) for path, report in latency.items()}
     twice = [name for name in found.values() if list(found.values()).count(name) > 1]
-    return {path: f"{name} ({path.stem})" if name in twice else name for path, name in found.items()}
+    return {path: path.stem if name in twice else name for path, name in found.items()}
 
 
 def _rows(speed: Report, other: EvalReport, watched: Sequence[str], kind: Kind, network: str) -> list[JoinedRow]:
@@ -211,13 +211,14 @@ def _rows(speed: Report, other: EvalReport, watched: Sequence[str], kind: Kind, 
 
 
 def _marked(rows: Sequence[JoinedRow]) -> list[JoinedRow]:
-    """The same rows, those that no other beats in both respects marked; rows come fastest first."""
+    """The same rows, those of each network marked that no other beats in both respects; rows come fastest first."""
     found: list[JoinedRow] = []
-    best = float("inf")
+    best: dict[str, float] = {}
     for row in rows:
         loss = max(row.worst, 0.0)
-        found.append(replace(row, pareto=not found or loss < best - SAME_POINTS))
-        best = min(best, loss)
+        least = best.get(row.network)
+        found.append(replace(row, pareto=least is None or loss < least - SAME_POINTS))
+        best[row.network] = loss if least is None else min(least, loss)
     return found
 
 
@@ -228,8 +229,10 @@ def _remarks(speed: Report, other: EvalReport, name: str) -> list[str]:
         lines.append(f"latency was measured on {here}, accuracy on {there}: a precision may run differently there")
     threads = speed.settings.get("threads")
     data = other.data
+    bundle = speed.bundle.get("name", "bundle")
+    title = name if name == bundle else f"{name}: {bundle}"
     lines.append(
-        f"{name}: {speed.settings.get('streams', 1)} stream(s), {threads} thread(s) on {here or 'this machine'}; "
+        f"{title}: {speed.settings.get('streams', 1)} stream(s), {threads} thread(s) on {here or 'this machine'}; "
         f"{data.get('images', '?')} images of {Path(str(data.get('path', '?'))).name}, protocol "
         f"{other.protocol.get('name')}; drops against {other.baseline or 'nothing: no baseline ran'}"
     )

@@ -64,11 +64,6 @@ def columns(report: JoinedReport) -> list[Column]:
         *((name, True, lambda row, name=name: _task(row, name)) for name in report.tasks),
         ("worst", True, lambda row: f"{round(-row.worst, 2) + 0.0:+.2f}" if row.drops else "baseline"),
         ("best", False, lambda row: "*" if row.pareto else ""),
-        *(
-            [("valid", False, lambda row: "yes" if row.valid else "NO")]
-            if not all(r.valid for r in report.rows)
-            else []
-        ),
     ]
 
 
@@ -76,7 +71,7 @@ def _legend(report: JoinedReport) -> str:
     latency = "the network alone" if report.kind == "forward" else "frame to boxes and masks"
     return (
         f"Latency of {latency}; accuracy in percent, in brackets the change against the baseline in points. "
-        "* no faster row loses as little in its worst task."
+        "* no faster row of the network loses as little in its worst task."
     )
 
 
@@ -172,16 +167,18 @@ def write_picture(report: JoinedReport, path: Path) -> None:
             [row.p99_ms for row in rows], [-row.worst for row in rows], label=printable(network),
             color=COLOURS[number % len(COLOURS)], s=[70 if row.pareto else 35 for row in rows],
         )  # fmt: skip
+        best = [row for row in rows if row.pareto]
+        axis.step(
+            [row.p99_ms for row in best], [-row.worst for row in best], where="post", linewidth=1,
+            color=COLOURS[number % len(COLOURS)],
+        )  # fmt: skip
         for row in rows:
-            # neighbours on one level stand above and below their points by turns
-            beside = (6, 5 if report.rows.index(row) % 2 == 0 else -12)
+            # slanted: rows of one precision stand side by side on one level
             place = (row.p99_ms, -row.worst)
-            axis.annotate(row.name, place, xytext=beside, textcoords="offset points", fontsize=8)
-    best = [row for row in report.rows if row.pareto]
-    axis.step([row.p99_ms for row in best], [-row.worst for row in best], where="post", color="grey", linewidth=1)
+            axis.annotate(row.name, place, xytext=(3, 5), textcoords="offset points", fontsize=8, rotation=35)
     axis.set_xlabel(f"p99 latency of {'the network' if report.kind == 'forward' else 'frame to result'} (ms)")
     axis.set_ylabel("change of the worst task (points)")
-    axis.margins(y=0.12)
+    axis.margins(y=0.2)
     # room for the label of the last point
     axis.set_xlim(0, 1.2 * max(row.p99_ms for row in report.rows))
     axis.grid(alpha=0.3)
