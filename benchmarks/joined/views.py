@@ -175,10 +175,13 @@ def write_picture(report: JoinedReport, path: Path) -> None:
         for row in rows:
             # slanted: rows of one precision stand side by side on one level
             place = (row.p99_ms, -row.worst)
-            axis.annotate(row.name, place, xytext=(3, 5), textcoords="offset points", fontsize=8, rotation=35)
+            axis.annotate(
+                row.name, place, xytext=(2, 5), textcoords="offset points", fontsize=8, rotation=60,
+                rotation_mode="anchor",
+            )  # fmt: skip
     axis.set_xlabel(f"p99 latency of {'the network' if report.kind == 'forward' else 'frame to result'} (ms)")
     axis.set_ylabel("change of the worst task (points)")
-    axis.margins(y=0.2)
+    axis.margins(y=0.4)
     # room for the label of the last point
     axis.set_xlim(0, 1.2 * max(row.p99_ms for row in report.rows))
     axis.grid(alpha=0.3)
