@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ LIMIT_BYTES = 1 << 30
 # one page: what follows can be mapped as it is
 _HEAD_BYTES = 4096
 _SUFFIX = ".blob"
+# a temporary file older than this was left by a writer that was killed
+_WRITING_S = 3600
 
 
 class Kept(NamedTuple):
@@ -118,6 +121,8 @@ class CompiledStore:
         for path in self.folder.glob(f"*{_SUFFIX}"):
             with contextlib.suppress(OSError):  # another process was quicker
                 state = path.stat()
+                if path.name.startswith(".") and time.time() - state.st_mtime < _WRITING_S:
+                    continue  # another process writes it just now
                 found.append((path == kept, state.st_mtime_ns, state.st_size, path))
         total = sum(size for _, _, size, _ in found)
         for is_kept, _, size, path in sorted(found):
