@@ -147,18 +147,19 @@ def _join(
 
 
 def _agreement(report: EvalReport | None, file: Path) -> list[str]:
-    """How far the rows lie apart, in one line."""
-    if report is None or not report.measured:
+    """How far the runtimes lie apart in float32, in one line."""
+    rows = [] if report is None else [row for row in report.measured if row["precision"] == "fp32"]
+    if report is None or not rows:
         return []
     drops = [
         abs(row["drop"]["metrics"][name]["points"])
-        for row in report.measured
+        for row in rows
         if "drop" in row
         for name in report.settings["watched"]
         if name in row["drop"]["metrics"]
     ]
-    words = f"{len(report.measured)} runtimes agree within {max(drops):.3f} percent points" if drops else "one runtime"
-    return [f"accuracy {file}: {words} on {report.measured[0]['images']} generated scenes"]
+    words = f"{len(rows)} runtimes agree within {max(drops):.3f} percent points in fp32" if drops else "one runtime"
+    return [f"accuracy {file}: {words} on {rows[0]['images']} generated scenes"]
 
 
 def _draw(bundle: Bundle, picture: Path) -> str:
