@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +27,11 @@ from benchmarks import reference
 from benchmarks.agreement import match_boxes
 from benchmarks.environment import Stopwatch, describe_environment
 from benchmarks.frames import decode_jpeg, load_frames
-from benchmarks.statistics import FOREIGN_LIMIT, percentile, summarise
+from benchmarks.scripts import exit_code, foreign_cores, is_busy, write_figures
+from benchmarks.statistics import percentile, summarise
 from benchmarks.turns import Timing, take_turns
 from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.errors import ExitCode, HnxError
-from hybridnets.files import write_json
 from hybridnets.postprocess import Prediction
 from hybridnets.preprocess import Letterbox
 from runtimes.base import RuntimeOptions, available_threads
@@ -261,8 +260,8 @@ def _main(options: argparse.Namespace) -> int:
     sizes = sorted({f"{frame.shape[1]}x{frame.shape[0]}" for frame in frames})
     where = f"{len(frames)} frame(s) of {', '.join(sizes)}, {threads} thread(s), {options.rounds} rounds"
     _print(found, skipped, f"{where}; ratios to PyTorch eager float32 of {next(iter(bundles))}")
-    foreign = None if others is None else max(0.0, others / wall)
-    if foreign is not None and foreign > FOREIGN_LIMIT * available_threads():
+    foreign = foreign_cores(wall, others)
+    if is_busy(foreign):
         print(f"busy machine: other programs kept {foreign:.1f} cores busy meanwhile; look at the CPU column")
     if options.json is not None:
         report: dict[str, Any] = {
@@ -279,7 +278,7 @@ def _main(options: argparse.Namespace) -> int:
             ],
             "skipped": skipped,
         }
-        write_json(options.json, json.loads(json.dumps(report, allow_nan=False)))
+        write_figures(options.json, report)
     ours = [row for row in found if row.name != REFERENCE]
     if not ours:
         raise HnxError(
@@ -310,13 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.samples < 1 or (options.threads is not None and options.threads < 1):
         parser.error("--rounds, --samples and --threads count from 1")
-    try:
-        return _main(options)
-    except HnxError as error:
-        print(error, file=sys.stderr)
-        return int(error.code)
-    except KeyboardInterrupt:
-        return int(ExitCode.INTERRUPTED)
+    return exit_code(lambda: _main(options))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -18,13 +17,12 @@ from numpy.typing import NDArray
 from benchmarks import reference
 from benchmarks.environment import Stopwatch
 from benchmarks.sampling import wait_idle
-from benchmarks.statistics import FOREIGN_LIMIT, percentile
+from benchmarks.scripts import foreign_cores, is_busy, write_figures
+from benchmarks.statistics import percentile
 from hybridnets.anchors import make_anchors
 from hybridnets.data import read_demo_frame
-from hybridnets.files import write_json
 from hybridnets.postprocess import Postprocessor
 from hybridnets.preprocess import Letterbox, Preprocessor
-from runtimes.base import available_threads
 
 __all__ = ["TARGETS", "Comparison", "compare", "main", "measure", "synthetic_outputs"]
 
@@ -215,8 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{item.name:28} {item.ours_ms:8.3f} {item.reference_ms:10.3f} {item.ratio:7.3f}  {target}")
     kind = "torch tensors, as upstream runs it" if reference.has_torch() else "numpy (torch is not installed)"
     print(f"reference: {kind}")
-    foreign = None if others is None else max(0.0, others / wall)
-    if foreign is not None and foreign > FOREIGN_LIMIT * available_threads():
+    foreign = foreign_cores(wall, others)
+    if is_busy(foreign):
         print(f"not valid: other programs kept {foreign:.1f} cores busy meanwhile; close them and measure again")
     if options.json is not None:
         report: dict[str, Any] = {
@@ -224,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
             "foreign_cores": foreign,
             "rows": [asdict(item) | {"met": item.met} for item in found],
         }
-        write_json(options.json, json.loads(json.dumps(report, allow_nan=False)))
+        write_figures(options.json, report)
     return 3 if options.check and not all(item.met for item in found) else 0
 
 

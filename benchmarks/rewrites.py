@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -23,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.environment import Stopwatch, describe_environment
-from benchmarks.statistics import FOREIGN_LIMIT, paired_ratio, percentile
+from benchmarks.scripts import exit_code, foreign_cores, is_busy, write_figures
+from benchmarks.statistics import paired_ratio, percentile
 from benchmarks.turns import Timing, take_turns
 from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.data import read_demo_frame
 from hybridnets.difference import difference
 from hybridnets.errors import ExitCode, HnxError
-from hybridnets.files import write_json
 from runtimes.base import Runtime, RuntimeOptions, available_threads
 from runtimes.cpu import has_native
 from runtimes.opening import open_runtime
@@ -244,8 +243,8 @@ def _main(options: argparse.Namespace) -> int:
     found = rows(timings, far)
     where = f"{bundle.name}, {options.runtime} {precision}, {threads} thread(s)"
     _print(found, f"{where}, ratios to {STOCK}, {options.rounds} rounds")
-    foreign = None if others is None else max(0.0, others / wall)
-    if foreign is not None and foreign > FOREIGN_LIMIT * available_threads():
+    foreign = foreign_cores(wall, others)
+    if is_busy(foreign):
         print(f"busy machine: other programs kept {foreign:.1f} cores busy meanwhile; look at paired and CPU")
     if options.json is not None:
         report: dict[str, Any] = {
@@ -258,7 +257,7 @@ def _main(options: argparse.Namespace) -> int:
             "environment": describe_environment(),
             "rows": [asdict(row) | {"samples_ms": asdict(timings[row.name])} for row in found],
         }
-        write_json(options.json, json.loads(json.dumps(report, allow_nan=False)))
+        write_figures(options.json, report)
     last = found[-1]
     if options.check is not None and last.paired > options.check:
         print(f"all rewrites together: {last.paired:.3f}, the limit is {options.check:.3f}")
@@ -280,13 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.samples < 1:
         parser.error("--rounds and --samples count from 1")
-    try:
-        return _main(options)
-    except HnxError as error:
-        print(error, file=sys.stderr)
-        return int(error.code)
-    except KeyboardInterrupt:
-        return int(ExitCode.INTERRUPTED)
+    return exit_code(lambda: _main(options))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ the system's file cache for all alike.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from dataclasses import asdict
@@ -22,10 +21,9 @@ from benchmarks.coldstart.table import rows, text
 from benchmarks.coldstart.upstream import can_make_upstream, make_upstream
 from benchmarks.environment import Stopwatch, describe_environment
 from benchmarks.rewrites import make_stock
-from benchmarks.statistics import FOREIGN_LIMIT
+from benchmarks.scripts import exit_code, foreign_cores, is_busy, write_figures
 from hybridnets.bundle import Bundle, open_bundle
-from hybridnets.errors import ExitCode, HnxError
-from hybridnets.files import write_json
+from hybridnets.errors import ExitCode
 from runtimes.base import available_threads
 from runtimes.cpu import has_native
 
@@ -72,8 +70,8 @@ def _main(options: argparse.Namespace) -> int:
     print(text(found, list(plain)))
     # our own children are other programs to the stopwatch; what they cost after their answer is not in their account
     own = sum(sample.process_cpu_ms / 1e3 for kinds in samples.values() for taken in kinds for sample in taken)
-    foreign = None if others is None else max(0.0, (others - own) / wall)
-    if foreign is not None and foreign > FOREIGN_LIMIT * available_threads():
+    foreign = foreign_cores(wall, None if others is None else others - own)
+    if is_busy(foreign):
         print(f"busy machine: other programs kept {foreign:.1f} cores busy meanwhile; look at the spread and CPU")
     if options.json is not None:
         report: dict[str, Any] = {
@@ -86,7 +84,7 @@ def _main(options: argparse.Namespace) -> int:
             "environment": describe_environment(),
             "rows": [asdict(row) | {"samples": [[asdict(s) for s in r] for r in samples[row.name]]} for row in found],
         }
-        write_json(options.json, json.loads(json.dumps(report, allow_nan=False)))
+        write_figures(options.json, report)
     base = next(iter(plain))
     seen = next(row for row in found if row.name == SEEN).ratios[base].paired
     print(f"seen before: {seen:.3f} of {base}")
@@ -111,13 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rounds < 1 or (options.threads is not None and options.threads < 1):
         parser.error("--rounds and --threads count from 1")
-    try:
-        return _main(options)
-    except HnxError as error:
-        print(error, file=sys.stderr)
-        return int(error.code)
-    except KeyboardInterrupt:
-        return int(ExitCode.INTERRUPTED)
+    return exit_code(lambda: _main(options))
 
 
 if __name__ == "__main__":

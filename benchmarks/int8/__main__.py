@@ -8,7 +8,6 @@ and as it is written in PyTorch.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,11 +21,10 @@ from benchmarks.environment import Stopwatch, describe_environment
 from benchmarks.int8.agreement import LIMIT, Agreement, agree
 from benchmarks.int8.table import Loss, losses, measure, networks
 from benchmarks.rewrites import Row, make_stock
-from benchmarks.statistics import FOREIGN_LIMIT
+from benchmarks.scripts import exit_code, foreign_cores, is_busy, write_figures
 from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.dataset import Sample, open_split
-from hybridnets.errors import ExitCode, HnxError
-from hybridnets.files import write_json
+from hybridnets.errors import ExitCode
 from hybridnets.project import load_project
 from runtimes.base import available_threads
 from runtimes.cpu import has_native
@@ -63,8 +61,8 @@ def _table(options: argparse.Namespace) -> int:
         f"{ours.name}, OpenVINO, {options.threads} thread(s), {options.rounds} rounds, {len(samples)} labelled images"
     )
     _print(found, lost)
-    foreign = None if others is None else max(0.0, others / wall)
-    if foreign is not None and foreign > FOREIGN_LIMIT * available_threads():
+    foreign = foreign_cores(wall, others)
+    if is_busy(foreign):
         print(f"busy machine: other programs kept {foreign:.1f} cores busy meanwhile; look at paired and CPU")
     rows = [
         asdict(row) | {"loss": asdict(lost[row.name]) if row.name in lost else None, "samples_ms": asdict(timing)}
@@ -117,7 +115,7 @@ def _write(options: argparse.Namespace, report: dict[str, Any]) -> None:
     if options.json is None:
         return
     head = {"schema_version": 1, "threads": options.threads, "environment": describe_environment()}
-    write_json(options.json, json.loads(json.dumps(head | report, allow_nan=False)))
+    write_figures(options.json, head | report)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -157,13 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("limit", "threads", "rounds", "samples"):
         if getattr(options, name, 1) < 1:
             parser.error(f"--{name} counts from 1")
-    try:
-        return int(options.run(options))
-    except HnxError as error:
-        print(error, file=sys.stderr)
-        return int(error.code)
-    except KeyboardInterrupt:
-        return int(ExitCode.INTERRUPTED)
+    return exit_code(lambda: int(options.run(options)))
 
 
 if __name__ == "__main__":
