@@ -201,11 +201,7 @@ def _load_from_cache(run: _Run, row: Row) -> None:
             reply = worker.call(
                 "reload",
                 LOAD_TIMEOUT_S,
-                bundle=str(config.bundle.path.resolve()),
-                runtime=row.runtime,
-                precision=row.precision,
-                threads=config.thread_count,
-                streams=config.stream_count,
+                **_named(config, row),
                 cache=str(run.cache),
             )
         except HnxError:
@@ -213,6 +209,17 @@ def _load_from_cache(run: _Run, row: Row) -> None:
         finally:
             worker.close()
     row.cached = reply if reply["cache"] == "read" else None
+
+
+def _named(config: BenchConfig, row: Row) -> dict[str, Any]:
+    """What a worker has to know of a row to load it."""
+    return {
+        "bundle": str(config.bundle.path.resolve()),
+        "runtime": row.runtime,
+        "precision": row.precision,
+        "threads": config.thread_count,
+        "streams": config.stream_count,
+    }
 
 
 def _load(run: _Run, row: Row) -> None:
@@ -223,11 +230,7 @@ def _load(run: _Run, row: Row) -> None:
         row.opened = row.worker.call(
             "open",
             LOAD_TIMEOUT_S,
-            bundle=str(config.bundle.path.resolve()),
-            runtime=row.runtime,
-            precision=row.precision,
-            threads=config.thread_count,
-            streams=config.stream_count,
+            **_named(config, row),
             frames=run.frames,
             conf=config.thresholds[0],
             iou=config.thresholds[1],
