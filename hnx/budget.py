@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -57,19 +58,15 @@ def search(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Bu
         HnxError: no mixture keeps it (exit code 3), or nothing can be measured.
     """
     from calibration.search import fit_budget
-    from hnx.console import progress, stdout
+    from hnx.console import stdout, steps
     from hybridnets.files import write_json
 
     target = config.targets[0]
-    with _journal(bundle, config, found, budget) as measure, progress() as bar:
-        task = bar.add_task(f"{target}: ranking blocks", total=None, extra="")
-
-        def show(done: int, total: int, text: str) -> None:
-            bar.update(task, completed=done, total=total, extra=text)
-
-        sensitivity = _ranked(measure, found, config, show)
-        bar.update(task, description=f"{target}: fitting the budget", completed=0)
-        fit = fit_budget(sensitivity, measure, budget.max_drop, show)
+    with _journal(bundle, config, found, budget) as measure, steps() as show:
+        sensitivity = _ranked(measure, found, config, functools.partial(show, f"{target}: ranking blocks"))
+        fit = fit_budget(
+            sensitivity, measure, budget.max_drop, functools.partial(show, f"{target}: fitting the budget")
+        )
     stdout().print(_table(fit, target))
     if budget.report is not None:
         path = budget.report.with_name(f"{budget.report.stem}-{target}{budget.report.suffix or '.json'}")
@@ -87,16 +84,10 @@ def search(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Bu
 
 def rank(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Budget) -> Sensitivity:
     """What each block costs when it alone is quantised; goes on where it was stopped."""
-    from hnx.console import progress
+    from hnx.console import steps
 
-    with _journal(bundle, config, found, budget) as measure, progress() as bar:
-        task = bar.add_task("ranking blocks", total=None, extra="")
-        return _ranked(
-            measure,
-            found,
-            config,
-            lambda done, total, text: bar.update(task, completed=done, total=total, extra=text),
-        )
+    with _journal(bundle, config, found, budget) as measure, steps() as show:
+        return _ranked(measure, found, config, functools.partial(show, "ranking blocks"))
 
 
 def _ranked(

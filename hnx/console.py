@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-__all__ = ["note", "plain_table", "progress", "status", "stdout", "success"]
+__all__ = ["note", "plain_table", "progress", "status", "stdout", "steps", "success"]
 
 
 def stdout() -> Console:
@@ -80,3 +80,21 @@ def progress() -> Progress:
         disable=not console.is_terminal,
         transient=True,
     )
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, int, int, str], None]]:
+    """A bar of a few long steps on stderr; where there is no terminal each step becomes one plain line.
+
+    The yielded function takes the work, how many steps are done, how many there are, and what comes next.
+    """
+    with progress() as bar:
+        task = bar.add_task("", total=None, extra="")
+
+        def show(work: str, done: int, total: int, following: str) -> None:
+            if bar.disable:
+                print(f"{work}: {done + 1} of {total}: {following}", file=sys.stderr)
+            else:
+                bar.update(task, description=work, completed=done, total=total, extra=following)
+
+        yield show

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -79,6 +80,9 @@ def test_the_block_that_costs_most_stays_float(
     code = main(["quantize", *words, "--for", "openvino", "--max-drop", "0.5", "--report", str(report)])
     assert code == ExitCode.OK
     captured = capsys.readouterr()
+    # nobody waits minutes without a word where there is no terminal
+    assert re.search(r"^openvino: ranking blocks: 1 of \d+: the float network$", captured.err, re.MULTILINE)
+    assert re.search(r"^openvino: fitting the budget: 1 of \d+: all blocks in INT8$", captured.err, re.MULTILINE)
     assert "left in float: classifier" in captured.out
     assert "chosen" in captured.out
     assert "over the budget" in captured.out
