@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,8 @@ __all__ = [
 
 # of how ranges are measured: another one makes every older file stale
 VERSION = 1
-_TOOLS = ("onnxruntime", "numpy", "opencv-python-headless")
+# modules: several distributions provide the first and the last one, on some boards none does
+_TOOLS = ("onnxruntime", "numpy", "cv2")
 _MOST_BYTES = 256 << 20
 
 
@@ -89,7 +90,8 @@ class CalibrationKey:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 48 else text[:12] + "..."
+    """Digests by their first digits, words whole: what differs may stand at their end."""
+    return text if len(text) <= 48 or " " in text else text[:12] + "..."
 
 
 def calibration_key(model: onnx.ModelProto, frames: FrameSet, config: RangeConfig, bundle: Bundle) -> CalibrationKey:
@@ -103,16 +105,15 @@ def calibration_key(model: onnx.ModelProto, frames: FrameSet, config: RangeConfi
         method=config.describe(),
         preprocess=f"{width}x{height} mean {list(bundle.mean)} std {list(bundle.std)} pad {PAD_VALUE} "
         f"input {bundle.input.dtype}",
-        tools=", ".join(
-            [f"hnx {__version__}", f"ranges {VERSION}", *(f"{name} {_installed(name)}" for name in _TOOLS)]
-        ),
+        tools=", ".join([f"hnx {__version__}", f"ranges {VERSION}", *(f"{name} {_version(name)}" for name in _TOOLS)]),
     )
 
 
-def _installed(name: str) -> str:
+def _version(name: str) -> str:
+    """What a module that can be imported says of itself."""
     try:
-        return version(name)
-    except PackageNotFoundError:
+        return str(getattr(importlib.import_module(name), "__version__", "unknown"))
+    except ImportError:
         return "none"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 
@@ -71,6 +72,21 @@ def test_the_key_is_of_weights_frames_and_method(bundle_path: Path, road_video: 
     assert "256x128" in key.preprocess
     other = dataclasses.replace(bundle, mean=(0.5, 0.5, 0.5))
     assert key.differences(calibration_key(model, few, RangeConfig(), other))[0].startswith("preprocess: ")
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "numpy", "cv2"])
+def test_the_key_is_of_the_modules_that_are_imported(
+    name: str, bundle_path: Path, road_image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever distribution provides them: onnxruntime-gpu, opencv-python, or a package of the system."""
+    bundle, chosen = open_bundle(bundle_path), select_frames(road_image, 1)
+    key = calibration_key(mbconv_net(), chosen, RangeConfig(), bundle)
+    assert "none" not in key.tools
+    monkeypatch.setattr(importlib.import_module(name), "__version__", "99.1")
+    after = calibration_key(mbconv_net(), chosen, RangeConfig(), bundle)
+    assert f"{name} 99.1" in after.tools
+    assert key.digest() != after.digest()
+    assert key.differences(after) == [f"tools: {after.tools} there, {key.tools} asked for"]
 
 
 def test_the_models_digest_knows_weights_and_not_metadata() -> None:
