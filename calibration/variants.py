@@ -21,7 +21,7 @@ from hybridnets.files import read_json, sha256_file, write_bytes, write_json
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["NewVariant", "add_variants", "float_model", "load_model"]
+__all__ = ["NewVariant", "add_variants", "check_manifest", "float_model", "load_model"]
 
 _DIGITS = 8  # of the hash, in file names
 
@@ -79,6 +79,20 @@ def float_model(bundle: Bundle) -> onnx.ModelProto:
     return model
 
 
+def check_manifest(bundle: Bundle) -> None:
+    """Refuse a network that others cannot be put beside; asked before minutes are spent on measuring.
+
+    Raises:
+        HnxError: it is a bare ONNX file.
+    """
+    if not (bundle.path / MANIFEST).is_file():
+        raise HnxError(
+            f"{bundle.path} is a bare ONNX file, and only a bundle can be quantised",
+            why="there is no manifest that could list its INT8 networks",
+            fix="make a bundle with `hnx export`, and name its folder",
+        )
+
+
 def add_variants(bundle: Bundle, variants: Sequence[NewVariant]) -> Bundle:
     """Write networks into the bundle's folder, in the place of those of the same precision that were for the same
     runtimes, or for some of them.
@@ -89,14 +103,9 @@ def add_variants(bundle: Bundle, variants: Sequence[NewVariant]) -> Bundle:
     Raises:
         HnxError: it is a bare ONNX file, its manifest changed meanwhile, or the folder cannot be written.
     """
+    check_manifest(bundle)
     folder = bundle.path
     where = folder / MANIFEST
-    if not folder.is_dir() or not where.is_file():
-        raise HnxError(
-            f"{bundle.path} has no manifest to list variants in",
-            why="it is a bare ONNX file",
-            fix="export a bundle with `hnx export`, or write the file elsewhere with -o",
-        )
     manifest: dict[str, Any] = copy.deepcopy(read_json(where))
     if manifest.get("files") != bundle.manifest.get("files"):
         raise HnxError(

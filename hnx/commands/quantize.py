@@ -108,6 +108,7 @@ def command(
 
     from calibration.engine import QuantiseConfig, calibrate, quantise
     from calibration.ranges import RangeConfig
+    from calibration.variants import check_manifest
     from hnx.budget import Budget, search, verdict
     from hnx.console import progress, status
     from hnx.defaults import calibration_source, resolve_bundle
@@ -128,6 +129,7 @@ def command(
     )
     budget = None if max_drop is None else Budget(max_drop, data, limit, threads, project, report)
     opened = resolve_bundle(bundle)
+    check_manifest(opened)
     if calib is None:
         source, part = calibration_source(opened, frames)
         config = replace(config, source=source, split=split or part)

@@ -71,6 +71,7 @@ def command(
 
     from calibration.engine import QuantiseConfig, calibrate
     from calibration.ranges import RangeConfig
+    from calibration.variants import check_manifest
     from hnx.budget import Budget, rank
     from hnx.console import note, progress, status
     from hnx.defaults import calibration_source, resolve_bundle
@@ -87,6 +88,7 @@ def command(
         seed=seed,
     )
     opened = resolve_bundle(bundle)
+    check_manifest(opened)
     if calib is None:
         source, part = calibration_source(opened, frames)
         config = replace(config, source=source, split=split or part)

@@ -132,3 +132,20 @@ def test_a_folder_without_a_readable_frame(bundle: Path, tmp_path: Path, capsys:
     (folder / "a.png").write_bytes(b"no picture")
     assert quantize(bundle, folder) == ExitCode.FAILED
     assert "No frame" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("quantize",), ("quantize", "--max-drop", "1"), ("sensitivity",)], ids=" ".join)
+def test_bare_files_are_refused_before_anything_is_measured(
+    words: tuple[str, ...], bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = tmp_path / "bare" / "net.onnx"
+    network.parent.mkdir()
+    shutil.copy(next(bundle.glob("*.onnx")), network)
+    # frames that are nowhere would be missed next
+    assert main([words[0], str(network), "--calib", "nowhere", *words[1:]]) == ExitCode.FAILED
+    error = capsys.readouterr().err
+    assert error.count("hnx: ") == 1
+    assert "net.onnx is a bare ONNX file, and only a bundle can be quantised" in error
+    assert "fix: make a bundle with `hnx export`" in error
+    assert "-o" not in error
+    assert [path.name for path in network.parent.iterdir()] == ["net.onnx"]
