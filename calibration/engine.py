@@ -14,7 +14,7 @@ from calibration.frames import FrameSet, select_frames
 from calibration.graph import network_outputs, only_network, opset_of
 from calibration.half import HalfModel, prove_half, raise_opset, to_half
 from calibration.lint import Finding, Flavour, lint
-from calibration.placement import PLACEMENTS, Plan, make_plan, placement
+from calibration.placement import PLACEMENTS, Plan, check_exclusions, make_plan, placement
 from calibration.qdq import insert_qdq
 from calibration.ranges import Range, RangeConfig, measure_ranges
 from calibration.variants import NewVariant, add_variants, float_model
@@ -144,10 +144,12 @@ def calibrate(
         on_frame: told how many inferences are done, and how many there are.
 
     Raises:
-        HnxError: no frame can be read, or the file of ranges belongs to something else.
+        HnxError: an exclusion has no effect on any target (exit code 2), no frame can be read, or the file of ranges
+            belongs to something else.
     """
     model = float_model(bundle)
     on_step("choosing frames")
+    check_exclusions(model, [placement(name) for name in config.targets if TARGETS[name] is not None], config.exclude)
     frames = select_frames(config.source, config.frames, seed=config.seed, split=config.split)
     key = calibration_key(model, frames, config.ranges, bundle)
     place = default_place(key) if config.cache is None else config.cache

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from calibration.graph import Graph, attribute
+from hybridnets.blocks import sort_blocks
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["PLACEMENTS", "Placement", "Plan", "Point", "make_plan", "placement"]
+__all__ = ["PLACEMENTS", "Placement", "Plan", "Point", "check_exclusions", "make_plan", "placement"]
 
 Coding = Literal["symmetric", "unsigned", "asymmetric"]
 
@@ -128,6 +129,20 @@ class Plan:
         return tuple(dict.fromkeys([*(point.tensor for point in self.points), *self.outputs]))
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """Nodes of a graph, by `id`, that placements treat in their own ways; see `Placement`."""
+
+    stems: set[int]
+    last: set[int]
+    gates: set[int]
+
+    @classmethod
+    def of(cls, graph: Graph) -> _Parts:
+        found = (_first_nodes(graph), _last_nodes(graph), _gate_nodes(graph))
+        return cls(*({id(node) for node in nodes} for nodes in found))
+
+
 def make_plan(
     model: onnx.ModelProto, where: Placement, *, exclude: Sequence[str] = (), keep: Collection[str] = ()
 ) -> Plan:
@@ -138,21 +153,21 @@ def make_plan(
         keep: blocks that stay float, by their full names (`hybridnets.blocks`).
 
     Raises:
-        HnxError: an expression is no regular expression, or matches nothing (exit code 2).
+        HnxError: an expression is no regular expression, or matches nothing that this or any preset quantises (exit
+            code 2).
     """
     graph = Graph(model)
     numbers = {id(node): index for index, node in enumerate(graph.nodes)}
+    parts = _Parts.of(graph)
     patterns = [_compile(text) for text in exclude]
-    _check_matches(graph, patterns, keep)
+    _check_matches(graph, parts, (where, *PLACEMENTS.values()), patterns)
+    _check_blocks(graph, keep)
     quantised: list[onnx.NodeProto] = []
     kept: dict[str, str] = {}
     blocks: dict[str, tuple[int, int]] = {}
-    stems = {id(node) for node in _first_nodes(graph)}
-    last = {id(node) for node in _last_nodes(graph)}
-    gates = {id(node) for node in _gate_nodes(graph)}
     for node in graph.matrix_nodes():
         block = graph.block(node.name)
-        reason = _excluded(node, block, patterns, keep) or _why_float(graph, node, where, stems, last, gates)
+        reason = _excluded(node, block, patterns, keep) or _why_float(graph, node, where, parts)
         if reason:
             kept[node.name or node.output[0]] = reason
         else:
@@ -160,7 +175,7 @@ def make_plan(
         done, total = blocks.get(block, (0, 0))
         blocks[block] = (done + (not reason), total + 1)
     points = [Point(numbers[id(node)], 0, node.input[0]) for node in quantised]
-    for node, index in _extra_points(graph, where, {id(node) for node in quantised}, gates):
+    for node, index in _extra_points(graph, where, {id(node) for node in quantised}, parts.gates):
         if not _excluded(node, graph.block(node.name), patterns, keep):
             points.append(Point(numbers[id(node)], index, node.input[index]))
     outputs = [node.output[0] for node in quantised if where.outputs and node.output[0] not in graph.outputs]
@@ -180,26 +195,59 @@ def _compile(text: str) -> re.Pattern[str]:
         raise HnxError(
             f"{text!r} is not a regular expression",
             why=str(error),
-            fix="for example --exclude 'encoder/stage1|/_se_'",
+            fix="for example --exclude 'encoder/stage1|_depthwise_'",
             code=ExitCode.USAGE,
         ) from error
 
 
-def _check_matches(graph: Graph, patterns: Sequence[re.Pattern[str]], keep: Collection[str]) -> None:
+def check_exclusions(model: onnx.ModelProto, wheres: Sequence[Placement], exclude: Sequence[str]) -> None:
+    """Refuse what `make_plan` would take without any effect; asked before minutes are spent on measuring.
+
+    Args:
+        wheres: the placements wanted; an expression must matter to one of them.
+
+    Raises:
+        HnxError: an expression is no regular expression, or matches nothing that would be quantised (exit code 2).
+    """
+    graph = Graph(model)
+    _check_matches(graph, _Parts.of(graph), wheres, [_compile(text) for text in exclude])
+
+
+def _check_matches(
+    graph: Graph, parts: _Parts, wheres: Sequence[Placement], patterns: Sequence[re.Pattern[str]]
+) -> None:
     """An exclusion that excludes nothing is a typing error, and would be found out on the road only."""
-    names = [node.name for node in graph.nodes]
+    if not patterns:
+        return
+    names = {node.name for where in wheres for node in _candidates(graph, where, parts)}
     blocks = {graph.block(name) for name in names}
     for pattern in patterns:
-        if not any(map(pattern.search, (*names, *blocks))):
-            raise HnxError(
-                f"--exclude {pattern.pattern!r} matches no node and no block",
-                why=f"blocks are {', '.join(sorted(blocks))}",
-                fix="correct it, or leave it out",
-                code=ExitCode.USAGE,
-            )
+        if any(map(pattern.search, (*names, *blocks))):
+            continue
+        everything = [node.name for node in graph.nodes]
+        float_anyway = any(map(pattern.search, (*everything, *map(graph.block, everything))))
+        raise HnxError(
+            f"--exclude {pattern.pattern!r} matches "
+            + ("only what stays in floating point anyway" if float_anyway else "no node and no block"),
+            why=f"quantised are parts of {', '.join(sort_blocks(blocks))}" if blocks else "nothing would be quantised",
+            fix="correct it, or leave it out",
+            code=ExitCode.USAGE,
+        )
+
+
+def _check_blocks(graph: Graph, keep: Collection[str]) -> None:
+    blocks = {graph.block(node.name) for node in graph.nodes} if keep else set()
     for block in keep:
         if block not in blocks:
             raise HnxError(f"There is no block {block!r}", why=did_you_mean(block, sorted(blocks)), code=ExitCode.USAGE)
+
+
+def _candidates(graph: Graph, where: Placement, parts: _Parts) -> Iterator[onnx.NodeProto]:
+    """Every node that a placement quantises something of when nothing is excluded."""
+    quantised = [node for node in graph.matrix_nodes() if not _why_float(graph, node, where, parts)]
+    yield from quantised
+    for node, _ in _extra_points(graph, where, {id(node) for node in quantised}, parts.gates):
+        yield node
 
 
 def _excluded(node: onnx.NodeProto, block: str, patterns: Sequence[re.Pattern[str]], keep: Collection[str]) -> str:
@@ -208,17 +256,15 @@ def _excluded(node: onnx.NodeProto, block: str, patterns: Sequence[re.Pattern[st
     return next((f"excluded by {p.pattern!r}" for p in patterns if p.search(node.name) or p.search(block)), "")
 
 
-def _why_float(
-    graph: Graph, node: onnx.NodeProto, where: Placement, stems: set[int], last: set[int], gates: set[int]
-) -> str:
+def _why_float(graph: Graph, node: onnx.NodeProto, where: Placement, parts: _Parts) -> str:
     """Why a placement leaves a convolution in float, or ""."""
     if node.input[0] in graph.constants:
         return "its input is constant"
-    if not where.stem and id(node) in stems:
+    if not where.stem and id(node) in parts.stems:
         return "stem: it reads the image"
-    if not where.gates and id(node) in gates:
+    if not where.gates and id(node) in parts.gates:
         return "squeeze-excite"
-    if not where.last and id(node) in last:
+    if not where.last and id(node) in parts.last:
         return "last layer of an output"
     if where.least_channels and not _wide_enough(graph, node, where.least_channels):
         return f"fewer than {where.least_channels} channels"

@@ -7,7 +7,7 @@ import dataclasses
 import onnx
 import pytest
 
-from calibration.placement import PLACEMENTS, Placement, Plan, make_plan, placement
+from calibration.placement import PLACEMENTS, Placement, Plan, check_exclusions, make_plan, placement
 from hybridnets.errors import ExitCode, HnxError
 from tests.calibration.nets import mbconv_net
 
@@ -117,6 +117,9 @@ def test_exclusions_by_name_and_by_block(net: onnx.ModelProto) -> None:
     [
         ({"exclude": ["(unclosed"]}, "not a regular expression"),
         ({"exclude": ["no_such_node"]}, "matches no node"),
+        ({"exclude": ["Sigmoid"]}, "matches only what stays in floating point anyway"),
+        ({"exclude": ["_depthwise_conv", "^encoder/stem$"]}, "'\\^encoder/stem\\$' matches only"),
+        ({"exclude": ["_se_reduce"]}, "matches only"),
         ({"keep": ["encoder/stage9"]}, "no block"),
     ],
 )
@@ -126,6 +129,18 @@ def test_exclusions_that_do_nothing_are_errors(
     with pytest.raises(HnxError, match=text) as caught:
         make_plan(net, placement("openvino"), **arguments)
     assert caught.value.code == ExitCode.USAGE
+
+
+def test_an_exclusion_must_matter_to_one_of_the_placements_wanted(net: onnx.ModelProto) -> None:
+    openvino, tensorrt = placement("openvino"), placement("tensorrt")
+    check_exclusions(net, [openvino, tensorrt], ["/Add$", "encoder/stage1"])
+    with pytest.raises(HnxError, match="'/Add\\$' matches only") as caught:
+        check_exclusions(net, [openvino], ["/Add$"])
+    assert caught.value.why == "quantised are parts of encoder/stage1, regressor, decoder/p2"
+    assert caught.value.code == ExitCode.USAGE
+    with pytest.raises(HnxError, match="matches only") as caught:
+        check_exclusions(net, [], ["encoder/stage1"])
+    assert caught.value.why == "nothing would be quantised"
 
 
 def test_unknown_presets_are_suggested() -> None:

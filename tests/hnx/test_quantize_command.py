@@ -114,6 +114,8 @@ def test_corrupt_frames_are_named_and_left_out(bundle: Path, frames: Path, capsy
         (("--percentile", "120"), ExitCode.USAGE, "percentile"),
         (("--exclude", "("), ExitCode.USAGE, "("),
         (("--exclude", "no such block"), ExitCode.USAGE, "no such block"),
+        (("--exclude", "encoder/stem"), ExitCode.USAGE, "matches only what stays in floating point anyway"),
+        (("--for", "openvino", "--exclude", "/Add$"), ExitCode.USAGE, "matches only"),
         (("--calib", "nowhere"), ExitCode.FAILED, "nowhere"),
     ],
 )
