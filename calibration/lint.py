@@ -6,7 +6,7 @@ build (docs/quantisation.md has the table). One graph serves all versions only i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +23,11 @@ __all__ = ["RULES", "Finding", "Flavour", "lint"]
 Flavour = Literal["weak", "strong"]
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _MATRIX = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# what they read has one type
+_ELEMENTWISE = (
+    "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "PRelu", "Clip", "Concat", "Equal", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual",
+)  # fmt: skip
 _INTEGER = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
 _WEAK_OPSET = 17  # what TensorRT 8.5 and 8.6 parse with FP32 scales
 _STRONG_OPSET = 19  # FP16 tensors and scales of QuantizeLinear
@@ -62,11 +67,16 @@ class _View:
         """The convolution or product whose weights a Q or DQ node carries."""
         if node.input[0] not in self.graph.constants and not _quantises_constant(self.graph, node):
             return None
-        for reader in self.graph.consumers.get(node.output[0], []):
-            if reader.op_type in _MATRIX and reader.input[1] == node.output[0]:
+        return self._product(node.output[0])
+
+    def _product(self, weight: str) -> onnx.NodeProto | None:
+        """What multiplies with a tensor, behind its DequantizeLinear and, where it stays in FP32, a cast."""
+        for reader in self.graph.consumers.get(weight, []):
+            if reader.op_type in _MATRIX and reader.input[1] == weight:
                 return reader
-            if reader.op_type == "DequantizeLinear":
-                return self.of_weight(reader)
+            found = self._product(reader.output[0]) if reader.op_type in ("DequantizeLinear", "Cast") else None
+            if found is not None:
+                return found
         return None
 
 
@@ -136,7 +146,7 @@ def _weight_axis(view: _View) -> Iterator[tuple[str, str]]:
         reader, scale = view.of_weight(node), view.graph.array(node.input[1])
         if reader is None or scale is None or scale.size == 1:
             continue
-        shape = view.graph.shape(view.graph.weight_name(reader) or "") or ()
+        shape = view.graph.shape(node.input[0]) or ()
         wanted = weight_axis(reader, len(shape))
         found = attribute(node, "axis")
         if found is None:
@@ -197,6 +207,49 @@ def _one_side_of_additions(view: _View) -> Iterator[tuple[str, str]]:
             yield node.name, "both inputs of the addition are quantised; then neither fuses with its convolution"
 
 
+def _residual_branch(view: _View) -> Iterator[tuple[str, str]]:
+    """The later of two convolutions is the addition's own one, as in `calibration.placement`."""
+    graph = view.graph
+    order = {id(node): number for number, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if node.op_type != "Add" or any(name in graph.constants for name in node.input):
+            continue
+        paired = [_dequantised_by(graph, name) is not None for name in node.input]
+        if paired.count(True) != 1 or graph.shape(node.input[0]) != graph.shape(node.input[1]):
+            continue
+        makers = [_maker(graph, name) for name in node.input]
+        convs = [(side, maker) for side, maker in enumerate(makers) if maker is not None and maker.op_type in _MATRIX]
+        quantised = [entry for entry in convs if _dequantised_by(graph, entry[1].input[0]) is not None]
+        own = max(quantised or convs, key=lambda entry: order[id(entry[1])], default=None)
+        if own is not None and paired[own[0]]:
+            yield node.name, f"the pair is behind {own[1].name}; on the skip the addition would fuse with it"
+
+
+def _concat_scales(view: _View) -> Iterator[tuple[str, str]]:
+    for node in view.graph.nodes:
+        makers = [_dequantised_by(view.graph, name) for name in node.input] if node.op_type == "Concat" else []
+        scales = [view.graph.array(maker.input[1]) for maker in makers if maker is not None]
+        values = {float(scale.ravel()[0]) for scale in scales if scale is not None and scale.size == 1}
+        if len(values) > 1:
+            yield node.name, f"its inputs have {len(values)} different scales; each is quantised again into one"
+
+
+def _dequantised_by(graph: Graph, name: str) -> onnx.NodeProto | None:
+    """The DequantizeLinear that makes a tensor, casts between left out."""
+    maker = graph.producers.get(name)
+    while maker is not None and maker.op_type == "Cast":
+        maker = graph.producers.get(maker.input[0])
+    return maker if maker is not None and maker.op_type == "DequantizeLinear" else None
+
+
+def _maker(graph: Graph, name: str) -> onnx.NodeProto | None:
+    """The node that makes a tensor, pairs and casts between left out."""
+    maker = graph.producers.get(name)
+    while maker is not None and maker.op_type in (*_PAIR, "Cast"):
+        maker = graph.producers.get(maker.input[0])
+    return maker
+
+
 def _float_weights(view: _View) -> Iterator[tuple[str, str]]:
     if view.flavour != "weak":
         return
@@ -218,7 +271,9 @@ def _types(view: _View) -> Iterator[tuple[str, str]]:
     import onnx
 
     for node in view.graph.nodes:
-        kinds = {view.types[name] for name in node.input if name in view.types} if node.op_type in _MATRIX else set()
+        kinds = {view.types[name] for name in _alike(node) if name in view.types}
+        if node.op_type == "Pow":  # whole exponents are no matter of precision
+            kinds -= {onnx.TensorProto.INT32, onnx.TensorProto.INT64}
         if len(kinds) > 1:
             names = " and ".join(sorted(onnx.TensorProto.DataType.Name(kind) for kind in kinds))
             yield node.name, f"its inputs are {names}"
@@ -226,6 +281,15 @@ def _types(view: _View) -> Iterator[tuple[str, str]]:
         scale = view.graph.array(node.input[1])
         if scale is not None and scale.dtype != np.float32:
             yield node.name, f"its scale is {scale.dtype}; TensorRT 8.5 reads float32 only"
+
+
+def _alike(node: onnx.NodeProto) -> Sequence[str]:
+    """The inputs of a node that must have one type."""
+    if node.op_type in _MATRIX or node.op_type in _ELEMENTWISE:
+        return node.input
+    if node.op_type == "Where":
+        return node.input[1:]
+    return node.input[:2] if node.op_type == "QuantizeLinear" else ()
 
 
 # name -> check; each yields the node and what is wrong there
@@ -243,6 +307,8 @@ RULES: dict[str, Check] = {
     "integer-operator": _integer_operators,
     "before-activation": _before_activation,
     "both-addends": _one_side_of_additions,
+    "residual-branch": _residual_branch,
+    "concat-scales": _concat_scales,
     "stored-weights": _float_weights,
     "opset": _opset,
     "types": _types,

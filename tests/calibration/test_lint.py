@@ -169,6 +169,31 @@ def _both_addends(model: onnx.ModelProto) -> str:
     return add.name
 
 
+def _on_the_branch(model: onnx.ModelProto) -> str:
+    """The addition reads the skip as it is, and what its convolution makes through a pair."""
+    add = _node(model, "Add", "_blocks.1")
+    side = next(index for index, name in enumerate(add.input) if "dequantized" in name)
+    dequantise = next(n for n in model.graph.node if n.output[0] == add.input[side])
+    quantise = next(n for n in model.graph.node if n.output[0] == dequantise.input[0])
+    branch, add.input[side] = add.input[1 - side], quantise.input[0]
+    made = [
+        helper.make_node("QuantizeLinear", [branch, *quantise.input[1:]], ["branch_q"], "branch"),
+        helper.make_node("DequantizeLinear", ["branch_q", *quantise.input[1:]], ["branch_dq"], "branch_dq"),
+    ]
+    place = list(model.graph.node).index(add)
+    for node in reversed(made):
+        model.graph.node.insert(place, node)
+    add = _node(model, "Add", "_blocks.1")
+    add.input[1 - side] = "branch_dq"
+    return add.name
+
+
+def _joined_scales(model: onnx.ModelProto) -> str:
+    pairs = [n for n in model.graph.node if n.op_type == "DequantizeLinear" and "_weight" not in n.name][:2]
+    model.graph.node.append(helper.make_node("Concat", [n.output[0] for n in pairs], ["joined"], "concat", axis=1))
+    return "concat"
+
+
 def _stored(model: onnx.ModelProto) -> str:
     quantise = _node(model, "QuantizeLinear", "_weight")
     dequantise = next(n for n in model.graph.node if quantise.output[0] in n.input)
@@ -211,6 +236,8 @@ def _half_scale(model: onnx.ModelProto) -> str:
         ("integer-operator", _integer),
         ("before-activation", _output_of_a_convolution),
         ("both-addends", _both_addends),
+        ("residual-branch", _on_the_branch),
+        ("concat-scales", _joined_scales),
         ("stored-weights", _stored),
         ("opset", _newer),
         ("types", _half_scale),
@@ -240,3 +267,44 @@ def test_strong_typing_finds_mixed_types_and_an_old_opset(strong: onnx.ModelProt
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias).astype(np.float32), bias.name))
     assert ("types", conv.name) in {(finding.rule, finding.node) for finding in lint(mixed, "strong")}
     assert {finding.rule for finding in lint(clean, "strong")} == {"opset"}
+
+
+@pytest.mark.parametrize("kind", ["Add", "Mul", "Sub", "Max", "Pow", "Concat", "Where", "QuantizeLinear"])
+def test_strong_typing_finds_mixed_types_of_elementwise_operators(strong: onnx.ModelProto, kind: str) -> None:
+    mixed = onnx.ModelProto()
+    mixed.CopyFrom(strong)
+    half = _node(mixed, "Mul", "_act/Mul").output[0]
+    constants = {"whole": np.ones(1, np.float32), "ok": np.ones(1, np.bool_), "zero": np.array(0, np.int8)}
+    constants |= {"single": np.array(0.5, np.float32)}
+    mixed.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    inputs = {"Where": ["ok", half, "whole"], "QuantizeLinear": [half, "single", "zero"]}.get(kind, [half, "whole"])
+    attributes = {"axis": 0} if kind == "Concat" else {}
+    mixed.graph.node.append(helper.make_node(kind, inputs, ["made"], "mixed", **attributes))
+    (text,) = [finding.text for finding in lint(mixed, "strong") if (finding.rule, finding.node) == ("types", "mixed")]
+    assert text == "its inputs are FLOAT and FLOAT16"
+
+
+@pytest.mark.parametrize("name", ["/encoder/_blocks.0/_project_conv/Conv", "/encoder/_blocks.1/_depthwise_conv/Conv"])
+def test_a_convolution_in_fp32_reads_its_weights_through_a_cast(clean: onnx.ModelProto, name: str) -> None:
+    half = to_half(raise_opset(clean), {}, keep=[name])
+    assert lint(half.model, "strong") == []
+    quantise = _node(half.model, "QuantizeLinear", f"{name}_weight")
+    next(a for a in quantise.attribute if a.name == "axis").i = 1
+    assert [(finding.rule, finding.node) for finding in lint(half.model, "strong")] == [("weight-axis", quantise.name)]
+
+
+def test_of_two_convolutions_the_pair_belongs_to_the_earlier_one() -> None:
+    model = mbconv_net()
+    (add,) = [node for node in model.graph.node if node.name == "/encoder/_blocks.1/Add"]
+    add.input[0], add.input[1] = "/encoder/_blocks.0/_project_conv/Conv_output_0", add.input[0]
+    ranges = measure_ranges(model, lambda: iter(frames(1)))
+    made = insert_qdq(model, ranges, "tensorrt")
+    assert lint(made, "weak") == []
+    # casts around a convolution that stays in FP32 hide neither it nor the pair
+    extremes = {name: (found.low, found.high) for name, found in ranges.items()}
+    for kept in ("0", "1"):
+        half = to_half(raise_opset(made), extremes, keep=[f"/encoder/_blocks.{kept}/_project_conv/Conv", add.name])
+        assert lint(half.model, "strong") == []
+    # the later convolution in float: the other one is the addition's own now, and the pair is on what it was
+    other = insert_qdq(model, ranges, "tensorrt", exclude=["_blocks.1/_project_conv"])
+    assert lint(other, "weak") == []
