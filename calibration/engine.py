@@ -17,6 +17,7 @@ from calibration.lint import Finding, Flavour, lint
 from calibration.placement import PLACEMENTS, Plan, check_exclusions, make_plan, placement
 from calibration.qdq import insert_qdq
 from calibration.ranges import Range, RangeConfig, measure_ranges
+from calibration.strong import prove_strong
 from calibration.variants import NewVariant, add_variants, float_model
 from hybridnets.bundle import Bundle
 from hybridnets.difference import Difference, difference
@@ -148,8 +149,8 @@ def calibrate(
             belongs to something else.
     """
     model = float_model(bundle)
-    on_step("choosing frames")
     check_exclusions(model, [placement(name) for name in config.targets if TARGETS[name] is not None], config.exclude)
+    on_step("choosing frames")
     frames = select_frames(config.source, config.frames, seed=config.seed, split=config.split)
     key = calibration_key(model, frames, config.ranges, bundle)
     place = default_place(key) if config.cache is None else config.cache
@@ -183,8 +184,8 @@ def quantise(
         keep: blocks that stay float, beside what the configuration excludes.
 
     Raises:
-        HnxError: nothing is left to quantise (exit code 2), a rule of TensorRT is broken (a bug), or the bundle cannot
-            be written.
+        HnxError: nothing is left to quantise (exit code 2), a rule of TensorRT is broken or an FP16 file computes
+            something else (bugs), or the bundle cannot be written.
     """
     made = []
     for target in config.targets:
@@ -239,22 +240,26 @@ def _make(target: str, found: Calibrated, config: QuantiseConfig, bundle: Bundle
         return [_half(found, bundle)]
     plan = make_plan(found.model, placement(target), exclude=config.exclude, keep=keep)
     variant = variant_of(target, found, config, keep)
-    outputs = _distances(found.model, variant.model, found.frames, bundle)
-    made = Made(variant, plan, outputs)
+    tensors = _check_tensors(found.frames, bundle)
+    made = Made(variant, plan, _distances(found.model, variant.model, tensors))
     if target != "tensorrt":
         return [made]
-    strong = _strong(made, found.ranges)
-    if opset_of(variant.model) > _WEAK_OPSET:
-        return [strong]
+    strong = _strong(made, found, tensors)
+    opset = opset_of(variant.model)
+    if opset > _WEAK_OPSET:
+        missing = f"no weakly typed network for TensorRT 8.5 to 10: opset {opset} is above {_WEAK_OPSET}"
+        note = f"{missing}; hnx export --opset {_WEAK_OPSET} makes a bundle that gets one"
+        return [replace(strong, notes=(*strong.notes, note))]
     _require_clean(variant.model, "weak")
     return [made, strong]
 
 
-def _strong(weak: Made, ranges: Mapping[str, Range]) -> Made:
-    half = to_half(raise_opset(weak.variant.model), _extremes(ranges))
+def _strong(weak: Made, found: Calibrated, tensors: Sequence[np.ndarray]) -> Made:
+    half = to_half(raise_opset(weak.variant.model), _extremes(found.ranges))
     _require_clean(half.model, "strong")
+    outputs = prove_strong(found.model, half, weak.outputs, tensors)
     variant = replace(weak.variant, label="tensorrt-strong", runtimes=("tensorrt-strong",), model=half.model)
-    return Made(variant, weak.plan, weak.outputs, _kept(half))
+    return Made(variant, weak.plan, outputs, _kept(half))
 
 
 def _half(found: Calibrated, bundle: Bundle) -> Made:
@@ -291,7 +296,7 @@ def _check_tensors(frames: FrameSet, bundle: Bundle) -> Sequence[np.ndarray]:
 
 
 def _distances(
-    model: onnx.ModelProto, quantised: onnx.ModelProto, frames: FrameSet, bundle: Bundle
+    model: onnx.ModelProto, quantised: onnx.ModelProto, tensors: Sequence[np.ndarray]
 ) -> dict[str, Difference]:
     """The worst difference of each of the network's own outputs, both in ONNX Runtime, pairs computed as written."""
     import onnxruntime as ort
@@ -310,7 +315,7 @@ def _distances(
     names = list(outputs.values())
     feed = first.get_inputs()[0].name
     worst: dict[str, Difference] = {}
-    for tensor in _check_tensors(frames, bundle):
+    for tensor in tensors:
         found = zip(outputs, first.run(names, {feed: tensor}), second.run(names, {feed: tensor}), strict=True)
         for name, a, b in found:
             value = difference(np.asarray(b), np.asarray(a))

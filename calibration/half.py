@@ -26,7 +26,17 @@ from hybridnets.errors import ExitCode, HnxError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["HALF_LIMIT", "STRONG_OPSET", "HalfModel", "emulate_half", "prove_half", "raise_opset", "to_half"]
+__all__ = [
+    "HALF_LIMIT",
+    "STRONG_OPSET",
+    "TOLERANCE",
+    "HalfModel",
+    "emulate_half",
+    "half_distances",
+    "prove_half",
+    "raise_opset",
+    "to_half",
+]
 
 HALF_LIMIT = 65504.0  # largest finite FP16
 # activations may reach further on the road than on calibration frames, and sums on the way to them, too
@@ -223,6 +233,25 @@ def prove_half(
     Raises:
         HnxError: an output is not finite or differs by more than `tolerance` (relative L2), or nothing could be run.
     """
+    worst = half_distances(reference, half, inputs)
+    name, value = max(worst.items(), key=lambda item: item[1].rel_l2)
+    if not value.rel_l2 <= tolerance:
+        raise HnxError(
+            f"The FP16 network is not the FP32 network: output {name!r} differs",
+            why=f"relative L2 {value.rel_l2:.2e}, largest difference {value.max_abs:.2e}; the limit is {tolerance:.0e}",
+            fix="nothing was written; keep the FP32 network, or more of it in FP32",
+        )
+    return worst
+
+
+def half_distances(
+    reference: onnx.ModelProto, half: HalfModel, inputs: Iterable[NDArray[Any]]
+) -> dict[str, Difference]:
+    """The worst difference of each of the network's own outputs when the roundings of FP16 are computed.
+
+    Raises:
+        HnxError: there was no input.
+    """
     outputs = network_outputs(reference)
     first, second = (_session(only_network(graph, outputs)) for graph in (reference, emulate_half(half.model)))
     names = list(outputs.values())
@@ -236,13 +265,6 @@ def prove_half(
                 worst[name] = value
     if not worst:
         raise HnxError("The FP16 network is not proved", why="there was no input to run", fix="name some frames")
-    name, value = max(worst.items(), key=lambda item: item[1].rel_l2)
-    if not value.rel_l2 <= tolerance:
-        raise HnxError(
-            f"The FP16 network is not the FP32 network: output {name!r} differs",
-            why=f"relative L2 {value.rel_l2:.2e}, largest difference {value.max_abs:.2e}; the limit is {tolerance:.0e}",
-            fix="nothing was written; keep the FP32 network, or more of it in FP32",
-        )
     return worst
 
 

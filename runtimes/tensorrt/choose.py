@@ -14,6 +14,7 @@ from runtimes.tensorrt.plan import Here, Sidecar, check, mismatch, read_sidecar
 __all__ = ["find_plan", "network_digest", "network_file", "weight_files"]
 
 RUNTIME = "tensorrt"
+_WEAK_OPSET = 17  # hnx quantize makes no weakly typed INT8 file of a later one: TensorRT 8.5 and 8.6 parse none
 
 
 def network_file(bundle: Bundle, precision: str, typing: str) -> Path:
@@ -35,12 +36,23 @@ def network_file(bundle: Bundle, precision: str, typing: str) -> Path:
             return bundle.file(variant.file)
     kinds = ", ".join(sorted({variant.precision for variant in bundle.variants}))
     reason = "its scales must be in the file" if stored == "int8" else "it computes in the types of the file"
+    make = f"hnx quantize {bundle.path} --for {'tensorrt' if stored == 'int8' else 'fp16'} makes it"
+    opset = _opset(bundle)
+    if typing == "weak" and opset > _WEAK_OPSET:
+        reason += f", of opset {_WEAK_OPSET} at most, and those of this bundle have {opset}"
+        make = f"make another bundle with `hnx export --opset {_WEAK_OPSET}`, and quantise that with --for tensorrt"
     raise HnxError(
         f"Bundle {bundle.name} has no {stored} network for TensorRT ({typing}ly typed)",
         why=f"it stores: {kinds}; for {precision} this TensorRT needs its own: {reason}",
-        fix=f"hnx quantize {bundle.path} --for {'tensorrt' if stored == 'int8' else 'fp16'} makes it; or name an ONNX "
-        "file of that kind (docs/tensorrt.md)",
+        fix=f"{make}; or name an ONNX file of that kind (docs/tensorrt.md)",
     )
+
+
+def _opset(bundle: Bundle) -> int:
+    """What the manifest says of the network that others are made from; 0 where it says nothing."""
+    records = bundle.manifest.get("variants", ())
+    found = [record.get("opset") for record in records if record.get("precision") == "fp32"]
+    return max((opset for opset in found if isinstance(opset, int)), default=0)
 
 
 def weight_files(onnx: Path) -> list[Path]:

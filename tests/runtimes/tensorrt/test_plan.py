@@ -245,3 +245,17 @@ def test_the_network_for_a_precision(bundle_path: Path) -> None:
     assert network_file(more, "int8", "strong").name == "strong.onnx"
     assert network_file(more, "fp16", "strong").name == "half.onnx"
     assert network_file(more, "fp16", "weak") == plain
+
+
+@pytest.mark.parametrize(("typing", "opset", "command"), [
+    ("weak", 17, "hnx quantize"), ("weak", 18, "hnx export --opset 17"), ("strong", 18, "hnx quantize"),
+])  # fmt: skip
+def test_what_makes_the_network_that_is_missing(bundle_path: Path, typing: str, opset: int, command: str) -> None:
+    """`hnx quantize` makes no weakly typed file of an opset above 17, so it is no fix there."""
+    bundle = open_bundle(bundle_path)
+    variants = [{**record, "opset": opset} for record in bundle.manifest["variants"]]
+    newer = dataclasses.replace(bundle, manifest={**bundle.manifest, "variants": variants})
+    with pytest.raises(HnxError, match="has no int8 network") as caught:
+        network_file(newer, "int8", typing)
+    assert command in caught.value.fix
+    assert ("opset 17" in caught.value.why) == (command == "hnx export --opset 17")
