@@ -8,18 +8,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+from click.core import ParameterSource
+
 from hybridnets.errors import HnxError
 
 if TYPE_CHECKING:
     from hybridnets.training.config import TrainConfig
 
-__all__ = ["configure", "default_workers"]
+__all__ = ["chosen_fields", "configure", "default_workers"]
 
 _DEBUG_IMAGES = 50
 # options with other names in the configuration
 _RENAMED = {"num_epochs": "epochs", "warmup": "warmup_steps", "conf_thres": "conf", "iou_thres": "iou"}
 # fields that follow from more than the option of the same name
 _DECIDED = ("project", "weights", "backbone", "device", "autoanchor", "cal_map")
+# options that set a field of another name, for `chosen_fields`
+_SET = {**_RENAMED, "no_cal_map": "cal_map", "debug": "limit"}
+_DEFAULTS = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
 
 def configure(options: Mapping[str, Any], note: Callable[[str], None]) -> TrainConfig:
@@ -54,6 +60,15 @@ def configure(options: Mapping[str, Any], note: Callable[[str], None]) -> TrainC
         limit=_DEBUG_IMAGES if options["debug"] else None,
         **values,
     )
+
+
+def chosen_fields(context: click.Context) -> frozenset[str]:
+    """Names of the configuration's fields that somebody chose by an option."""
+    from hybridnets.training.config import TrainConfig
+
+    names = (name for name in context.params if context.get_parameter_source(name) not in _DEFAULTS)
+    fields = {entry.name for entry in dataclasses.fields(TrainConfig)}
+    return frozenset(_SET.get(name, name) for name in names) & fields
 
 
 def _weights(given: str | None, folder: Path, note: Callable[[str], None]) -> tuple[Path | None, bool]:

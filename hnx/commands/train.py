@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from hnx.grouped import GroupedCommand
 from hnx.train_options import GROUPS, UPSTREAMS
 
@@ -29,22 +31,24 @@ def _train(**options: Any) -> None:
     """Train a network, or go on with a run.
 
     Batches, augmentation and dropout follow from --seed and the step: a run that was killed and resumed with
-    `-w last` ends where it would have ended. Under torchrun the same command uses several GPUs.
+    `-w last` ends where it would have ended. Options not given with it are as the run had them; -o and -p name its
+    folder. Under torchrun the same command uses several GPUs.
     """
     from hnx.console import note
-    from hnx.train_request import configure
+    from hnx.train_request import chosen_fields, configure
     from hnx.training import Display, make_scorer
     from hybridnets.training.trainer import train
 
     main = os.environ.get("RANK", "0") == "0"
     tell = note if main else _ignore
+    given = chosen_fields(click.get_current_context())
     config = configure(options, tell)
     for sentence in (*config.project.warnings, *_remarks(options, config)):
         tell(sentence)
     with Display(config) as display:
-        result = train(config, make_scorer=make_scorer, listener=display)
+        result = train(config, make_scorer=make_scorer, listener=display, given=given)
     if main:
-        _print(result, config)
+        _print(result)
 
 
 def _ignore(text: str) -> None:
@@ -61,13 +65,13 @@ def _remarks(options: dict[str, Any], config: TrainConfig) -> list[str]:
     return found
 
 
-def _print(result: TrainResult, config: TrainConfig) -> None:
+def _print(result: TrainResult) -> None:
     from hnx.console import success
 
     left = f", {result.skipped} steps left out" if result.skipped else ""
     success(f"trained {result.steps} steps{left}: {result.folder / 'report.json'}")
     if result.best is not None:
-        measure = "fitness" if config.cal_map else "minus loss"
+        measure = "minus loss" if result.by_loss else "fitness"
         success(f"best network: {result.best} ({measure} {result.fitness:.4f})")
         print(f"Next: hnx export -w {result.folder / 'best.safetensors'}")
 

@@ -32,6 +32,7 @@ class TrainResult:
         best: file of the best network; None without a validation.
         fitness: of it.
         best_step: at which it was measured.
+        by_loss: the fitness is minus the validation loss.
         validation: the last one.
         stopped_early: ended by `es_patience`.
         skipped: steps left out because of numbers that are not finite.
@@ -47,11 +48,14 @@ class TrainResult:
     skipped: int
     last_loss: float | None
     best_step: int | None = None
+    by_loss: bool = False
 
 
-def result_of(folder: Path, state: RunState, validation: Validation | None, last_loss: float | None) -> TrainResult:
+def result_of(
+    config: TrainConfig, state: RunState, validation: Validation | None, last_loss: float | None
+) -> TrainResult:
     """The result of a run that has ended."""
-    history = state.history
+    folder, history = config.folder, state.history
     best = history.best[0] if history.best else None
     return TrainResult(
         folder,
@@ -63,6 +67,7 @@ def result_of(folder: Path, state: RunState, validation: Validation | None, last
         history.skipped,
         last_loss,
         None if best is None else int(best["step"]),
+        not config.cal_map,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 from hybridnets.training import resume
 from hybridnets.training.begin import batch_plan, check_batch, check_start, open_splits, starting_point, with_anchors
@@ -20,6 +21,7 @@ from hybridnets.training.main_process import on_main
 from hybridnets.training.memory import keep_freed_memory
 from hybridnets.training.outcome import TrainResult, result_of, write_outcome
 from hybridnets.training.parts import build_parts
+from hybridnets.training.resumed import options_of_run
 from hybridnets.training.stopping import listening
 from hybridnets.training.validation import Scorer
 
@@ -29,7 +31,11 @@ ScorerFactory = Callable[[TrainConfig], Scorer]
 
 
 def train(
-    config: TrainConfig, *, make_scorer: ScorerFactory | None = None, listener: Listener | None = None
+    config: TrainConfig,
+    *,
+    make_scorer: ScorerFactory | None = None,
+    listener: Listener | None = None,
+    given: Collection[str] | None = None,
 ) -> TrainResult:
     """Train a network, or go on with a run.
 
@@ -37,6 +43,8 @@ def train(
 
     Args:
         make_scorer: makes what validation scores images with; None validates by the loss.
+        given: names of the fields of `config` that somebody chose; a run that goes on takes the others from its
+            `last.pth`. None: all were chosen.
 
     Raises:
         HnxError: bad data, folder or checkpoint, a full disk, or numbers that are not finite with `on_nan` stop.
@@ -46,22 +54,30 @@ def train(
     with joined(config.device) as world, contextlib.ExitStack() as stack:
         if world.device.type == "cpu":
             keep_freed_memory()
+        note = heard.note if world.is_main else Silent().note
+
+        def claim() -> dict[str, Any] | None:
+            on_main(world, lambda: stack.enter_context(resume.folder_lock(config.folder)))
+            return world.broadcast(on_main(world, lambda: starting_point(config)))
+
+        content = claim() if config.resume else None
+        check_start(config, content)
+        if content is not None:
+            config = options_of_run(config, content, given, note)
         check_batch(config, world)
         if config.distill is not None:
             on_main(world, lambda: open_splits(config))  # unpacks videos, once
         splits = open_splits(config)
         if not config.freeze_det and config.distill is None:
             on_main(world, lambda: check_labels(splits[0], heard.note))
-        on_main(world, lambda: stack.enter_context(resume.folder_lock(config.folder)))
-        content = world.broadcast(on_main(world, lambda: starting_point(config)))
-        check_start(config, content)
+        if not config.resume:
+            claim()  # only now: data that cannot be trained on leave no folder behind
         config = with_anchors(config, world, splits[0], content, heard.note)
         request = stack.enter_context(
             listening(lambda: heard.note("stopping after this step; once more to stop at once"))
         )
         plan = batch_plan(config, world, len(splits[0]))
         scorer = make_scorer(config) if make_scorer is not None and config.cal_map else None
-        note = heard.note if world.is_main else Silent().note
         parts = build_parts(config, world, splits, (plan.steps, plan.steps_per_epoch), scorer, note)
         state = RunState(plan.steps_per_epoch, plan.steps)
         digest = world.broadcast(splits[0].digest() if world.is_main else "")
@@ -78,4 +94,4 @@ def train(
         if world.is_main:
             seconds = checkpoints.seconds
             write_outcome(config, world, state, seconds=seconds, last_loss=loop.last_loss, note=note)
-        return result_of(config.folder, state, loop.last_validation, loop.last_loss)
+        return result_of(config, state, loop.last_validation, loop.last_loss)

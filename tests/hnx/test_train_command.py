@@ -21,8 +21,8 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """What the command asks the trainer for; nothing is trained."""
     found: dict[str, Any] = {}
 
-    def train(config: Any, **_: Any) -> TrainResult:
-        found["config"] = config
+    def train(config: Any, given: Any = None, **_: Any) -> TrainResult:
+        found["config"], found["given"] = config, given
         return TrainResult(config.folder, 0, None, None, None, False, 0, None)
 
     monkeypatch.setattr("hybridnets.training.trainer.train", train)
@@ -103,6 +103,16 @@ def test_last_finds_ours_and_upstreams_files(seen: dict[str, Any], tmp_path: Pat
     assert seen["config"].resume
     with pytest.raises(HnxError, match=r"the checkpoint gone\.pth"):
         run("-w", "gone.pth")
+
+
+def test_the_trainer_is_told_what_somebody_chose(seen: dict[str, Any]) -> None:
+    run()
+    assert seen["given"] == frozenset()
+    run(
+        *("--num_epochs", "7", "-c", "3", "--no-cal-map", "--debug", "--freeze-seg"),
+        *("-p", "bdd100k", "--conf-thres", "0.1"),
+    )
+    assert seen["given"] == {"epochs", "compound_coef", "cal_map", "limit", "freeze_seg", "conf", "project"}
 
 
 def test_a_process_on_another_machine_takes_last_from_rank_0(

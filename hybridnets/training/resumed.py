@@ -1,0 +1,108 @@
+"""The options of a run that goes on: those it had, but for what somebody chose anew."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from hybridnets.errors import ExitCode, HnxError
+from hybridnets.training import resume
+from hybridnets.training.config import TrainConfig
+
+__all__ = ["options_of_run"]
+
+# of this call or this machine, not of the run
+_OWN = frozenset({"project", "folder", "weights", "encoder", "resume", "overwrite", "device", "workers", "distill"})
+# nothing but the first step of a run looks at them
+_SETTLED = frozenset({"autoanchor", "upstream_init"})
+# another network or optimizer has no use for the state, and another measure cannot tell which network is the best
+_FIXED = (
+    *("compound_coef", "backbone", "activation", "size", "optim"),
+    *("cal_map", "fitness", "freeze_det", "freeze_seg"),
+)
+# fields whose default does not show what they hold
+_KINDS: dict[str, type] = {"backbone": str, "warmup_steps": int, "limit": int}
+_OPTIONS = {"epochs": "num-epochs", "warmup_steps": "warmup", "conf": "conf-thres", "iou": "iou-thres"}
+
+
+def options_of_run(
+    config: TrainConfig, content: Mapping[str, Any], given: Collection[str] | None, note: Callable[[str], None]
+) -> TrainConfig:
+    """The configuration with which a run goes on.
+
+    Args:
+        config: what was asked for.
+        content: of the run's `last.pth`.
+        given: names of the fields that somebody chose; all others are taken from the run. None: all were chosen.
+        note: told of what was chosen and differs from what the run had.
+
+    Raises:
+        HnxError: the checkpoint is damaged, or what was chosen makes another network, optimizer or measure of the best
+            network (exit code 2).
+    """
+    path = config.folder / resume.LAST
+    try:
+        had = _stored(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise resume.damaged(path, error) from error
+    now = {name: getattr(config, name) for name in had} | ({"size": config.input_size} if "size" in had else {})
+    chosen = set(had).difference(_SETTLED) if given is None else set(had).intersection(given) - _SETTLED
+    differing = [name for name in had if name in chosen and now[name] != had[name]]
+    wrong = [(_option(name), _text(now[name]), _text(had[name])) for name in _FIXED if name in differing]
+    mode = content.get("seg_mode", config.project.seg_mode)
+    if mode != config.project.seg_mode:
+        wrong.append(("segmentation mode", config.project.seg_mode, str(mode)))
+    if wrong:
+        raise HnxError(
+            f"The run of {config.folder} cannot go on with " + ", ".join(f"{name} {new}" for name, new, _ in wrong),
+            why="it began with " + ", ".join(f"{name} {old}" for name, _, old in wrong),
+            fix="leave the options out that a run has already, or start another one in another folder: -o",
+            code=ExitCode.USAGE,
+        )
+    for name in differing:
+        note(f"going on with {_option(name)} {_text(now[name])}; until now it was {_text(had[name])}")
+    try:
+        return dataclasses.replace(config, **{name: value for name, value in had.items() if name not in chosen})
+    except (TypeError, ValueError) as error:
+        raise resume.damaged(path, error) from error
+
+
+def _stored(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the run's own configuration, in the order of the class; anybody may have written them."""
+    found = content.get("config", {})
+    if not isinstance(found, Mapping):
+        raise TypeError("its config is no dictionary")
+    names = [entry.name for entry in dataclasses.fields(TrainConfig) if entry.name not in _OWN]
+    return {name: _decoded(name, found) for name in names if name in found}
+
+
+def _decoded(name: str, found: Mapping[str, Any]) -> Any:
+    """A field from its JSON value."""
+    value = found[name]
+    if name == "data":
+        return None if value is None else Path(value)
+    if name == "size":  # the project's, where none was named
+        width, height = found["project"]["image_size"] if value is None else value
+        return int(width), int(height)
+    default = getattr(TrainConfig, name)
+    if default is None:
+        fits = value is None or (isinstance(value, _KINDS[name]) and not isinstance(value, bool))
+    elif isinstance(default, float):
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    else:
+        fits = type(value) is type(default)
+    if not fits:
+        raise ValueError(f"{name} is {value!r}")
+    return value
+
+
+def _option(name: str) -> str:
+    return "--" + _OPTIONS.get(name, name.replace("_", "-"))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return "none" if value is None else str(value)

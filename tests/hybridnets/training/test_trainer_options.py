@@ -1,0 +1,110 @@
+"""Where options come from that nobody gives: the run that goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hybridnets.errors import HnxError
+from hybridnets.project import Project
+from hybridnets.training import resume
+from hybridnets.training.config import TrainConfig
+from hybridnets.training.resumed import options_of_run
+from hybridnets.training.trainer import train
+from tests.hybridnets.training.tiny import config, make_data, project
+
+BEGAN: dict[str, Any] = {
+    "activation": "hardswish",
+    "epochs": 1,
+    "ema": False,
+    "cal_map": False,
+    "warmup_steps": 3,
+    "lr": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return make_data(tmp_path_factory.mktemp("data"), train=2, val=1)
+
+
+def stored(run: TrainConfig) -> Mapping[str, Any]:
+    """What `last.pth` holds of a run's options."""
+    return {"config": json.loads(json.dumps(run.to_json())), "seg_mode": run.project.seg_mode}
+
+
+def bare(run: TrainConfig) -> TrainConfig:
+    """The run's folder, and defaults for everything else."""
+    return TrainConfig(run.project, run.folder, resume=True, device="cpu", workers=3)
+
+
+def test_what_nobody_chose_is_as_the_run_had_it(tmp_path: Path) -> None:
+    run = config(tmp_path / "data", tmp_path, workers=0, **BEGAN)
+    notes: list[str] = []
+    assert options_of_run(bare(run), stored(run), frozenset(), notes.append) == dataclasses.replace(
+        run, resume=True, workers=3
+    )
+    assert notes == []
+
+
+def test_what_somebody_chose_holds_and_is_told(tmp_path: Path) -> None:
+    run = config(tmp_path / "data", tmp_path, **BEGAN)
+    notes: list[str] = []
+    asked = dataclasses.replace(bare(run), epochs=9, lr=0.01)
+    found = options_of_run(asked, stored(run), {"epochs", "lr"}, notes.append)
+    assert found == dataclasses.replace(run, resume=True, workers=3, epochs=9)
+    assert notes == ["going on with --num-epochs 9; until now it was 1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"activation": "swish"}, ("--activation swish", "--activation hardswish")),
+        ({"compound_coef": 3}, ("--compound-coef 3", "--compound-coef 0")),
+        ({"size": (256, 128)}, ("--size 256x128", "--size 128x128")),
+        ({"optim": "sgd"}, ("--optim sgd", "--optim adamw")),
+        ({"cal_map": True}, ("--cal-map True", "--cal-map False")),
+        ({"fitness": "det"}, ("--fitness det", "--fitness all")),
+        ({"project": dataclasses.replace(project(), seg_multilabel=True)}, ("mode multilabel", "mode multiclass")),
+    ],
+)
+def test_another_network_optimizer_or_measure_is_refused(
+    changes: dict[str, Any], names: tuple[str, str], tmp_path: Path
+) -> None:
+    run = config(tmp_path / "data", tmp_path, **BEGAN)
+    asked = dataclasses.replace(bare(run), **changes)
+    with pytest.raises(HnxError) as caught:
+        options_of_run(asked, stored(run), frozenset(changes), print)
+    assert names[0] in caught.value.what
+    assert names[1] in caught.value.why
+
+
+def test_a_project_of_another_size_does_not_change_the_run(tmp_path: Path) -> None:
+    run = config(tmp_path / "data", tmp_path, size=None, project=dataclasses.replace(Project(), image_size=(256, 128)))
+    asked = TrainConfig(dataclasses.replace(Project(), image_size=(512, 256)), tmp_path, resume=True)
+    assert options_of_run(asked, stored(run), frozenset(), print).input_size == (256, 128)
+
+
+@pytest.mark.parametrize("change", [{"epochs": "many"}, {"ema": 1}, {"size": 3}, {"limit": "x"}, {"data": 4}])
+def test_options_that_make_no_sense_are_damage(change: dict[str, Any], tmp_path: Path) -> None:
+    run = config(tmp_path / "data", tmp_path)
+    content = stored(run)
+    for damaged in ({**content, "config": {**content["config"], **change}}, {**content, "config": 3}):
+        with pytest.raises(HnxError, match="it is damaged"):
+            options_of_run(bare(run), damaged, frozenset(), print)
+
+
+def test_a_run_goes_on_with_its_options(data: Path, tmp_path: Path) -> None:
+    run = config(data, tmp_path, **BEGAN)
+    train(run)
+    result = train(TrainConfig(project(), tmp_path, resume=True, device="cpu"), given=frozenset())
+    assert (result.steps, result.by_loss) == (1, True)
+    content = resume.read_last(tmp_path / resume.LAST)
+    assert {name: content["config"][name] for name in BEGAN} == BEGAN
