@@ -92,6 +92,7 @@ class Parts:
         """
         try:
             self.network.load_state_dict(content["train_model"])
+            _check_optimizer(self.optimizer, content["optimizer"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.schedule.load_state_dict(content["schedule"])
             if self.average is not None:
@@ -101,7 +102,8 @@ class Parts:
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise HnxError(
                 "The run to resume does not fit the options",
-                why=(str(error).splitlines() or [type(error).__name__])[0],
+                # torch says in its first line which network, and what is wrong in the next one
+                why=" ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__,
                 fix="give the coefficient, classes and optimizer it was started with, or start anew with -w FILE",
             ) from error
 
@@ -117,6 +119,14 @@ class Parts:
         }
         network = self.network if self.average is None else self.average.network
         save_safetensors(path, network, metadata)
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Refuse the state of another kind, which torch takes over and fails on in the next step."""
+    for own, stored in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        missing = sorted({"betas", "momentum"}.intersection(own).difference(stored))
+        if missing:
+            raise ValueError(f"its optimizer is another one than {type(optimizer).__name__}: it has no {missing[0]}")
 
 
 def warmup_steps(config: TrainConfig, steps: int, steps_per_epoch: int) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from hybridnets.checkpoint import load_checkpoint
+from hybridnets.checkpoint import Checkpoint, infer_config, load_checkpoint
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.network import create_model
 from hybridnets.network.encoder import Encoder
@@ -49,7 +49,8 @@ def load_weights(network: HybridNets, path: Path, note: Callable[[str], None]) -
     Raises:
         HnxError: the file cannot be read, or other tensors do not fit.
     """
-    found = load_checkpoint(path).state
+    checkpoint = load_checkpoint(path)
+    found = checkpoint.state
     state = network.state_dict()
     wrong = [name for name, value in state.items() if name not in found or found[name].shape != value.shape]
     anew = sorted({name.partition(".")[0] for name in wrong if name.startswith(_OUTPUTS) and name in found})
@@ -58,7 +59,7 @@ def load_weights(network: HybridNets, path: Path, note: Callable[[str], None]) -
         raise HnxError(
             f"The checkpoint {path} does not fit a network of coefficient {network.config.compound_coef}",
             why=f"{len(bad)} of {len(state)} tensors are missing or of another shape, the first is {bad[0]}",
-            fix="give the coefficient it was trained with: -c",
+            fix=_fitting(checkpoint, network),
         )
     with torch.no_grad():
         for name, value in state.items():
@@ -69,3 +70,16 @@ def load_weights(network: HybridNets, path: Path, note: Callable[[str], None]) -
             f"{path.name} was trained for other classes: the last layer of {' and '.join(anew)} starts anew, "
             "everything else is taken over"
         )
+
+
+def _fitting(checkpoint: Checkpoint, network: HybridNets) -> str:
+    """What to type for a checkpoint of another network."""
+    try:
+        found = infer_config(checkpoint.state, metadata=checkpoint.metadata)
+    except HnxError:
+        return "give the checkpoint of such a network, with -bb where it has another encoder than EfficientNet"
+    if found.compound_coef != network.config.compound_coef:
+        return f"give the coefficient it was trained with: -c {found.compound_coef}"
+    if found.backbone != network.config.backbone:
+        return f"give the encoder it was trained with: -bb {found.backbone or 'None'}"
+    return "the file is incomplete: take the original checkpoint"

@@ -15,10 +15,16 @@ from hybridnets.errors import HnxError
 from hybridnets.project import Project
 from hybridnets.training import resume
 from hybridnets.training.config import TrainConfig
+from hybridnets.training.loop import Loop
+from hybridnets.training.optimizer import make_optimizer
+from hybridnets.training.parts import Parts
 from hybridnets.training.resumed import options_of_run
+from hybridnets.training.schedule import Schedule
+from hybridnets.training.start import starting_network
 from hybridnets.training.trainer import train
 from tests.hybridnets.training.tiny import config, make_data, project
 
+CPU = torch.device("cpu")
 BEGAN: dict[str, Any] = {
     "activation": "hardswish",
     "epochs": 1,
@@ -101,10 +107,42 @@ def test_options_that_make_no_sense_are_damage(change: dict[str, Any], tmp_path:
             options_of_run(bare(run), damaged, frozenset(), print)
 
 
+@pytest.fixture
+def saves_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs write their state and do no step."""
+    monkeypatch.setattr(Loop, "run", lambda self: self.checkpoints.save())
+
+
+@pytest.mark.usefixtures("saves_only")
 def test_a_run_goes_on_with_its_options(data: Path, tmp_path: Path) -> None:
-    run = config(data, tmp_path, **BEGAN)
-    train(run)
+    train(config(data, tmp_path, **BEGAN))
     result = train(TrainConfig(project(), tmp_path, resume=True, device="cpu"), given=frozenset())
-    assert (result.steps, result.by_loss) == (1, True)
+    assert (result.steps, result.by_loss) == (0, True)
     content = resume.read_last(tmp_path / resume.LAST)
     assert {name: content["config"][name] for name in BEGAN} == BEGAN
+
+
+def parts_of(run: TrainConfig) -> Parts:
+    """The pieces of a run without data."""
+    network = starting_network(run, print)
+    optimizer = make_optimizer(run.optim, list(network.parameters()), lr=0.1, weight_decay=0.0, device=CPU)
+    return Parts(run.project, network, optimizer, Schedule("constant", 0.1, 1), *(None,) * 5)  # type: ignore[arg-type]
+
+
+def test_another_optimizer_or_network_is_told_before_a_step(tmp_path: Path) -> None:
+    """For a `last.pth` that does not say with which options it was made."""
+    parts = parts_of(config(tmp_path, tmp_path))
+    weights = parts.network.state_dict()
+    content = {"train_model": weights, "optimizer": parts.optimizer.state_dict()}
+    with pytest.raises(HnxError, match="its optimizer is another one than SGD: it has no"):
+        parts_of(config(tmp_path, tmp_path, optim="sgd")).load_state(content)
+    del weights["encoder._conv_stem.weight"]
+    with pytest.raises(HnxError, match=r"Missing key.*encoder\._conv_stem\.weight"):
+        parts.load_state(content)
+
+
+def test_weights_of_another_coefficient_say_which(tmp_path: Path) -> None:
+    path = tmp_path / "c0.pth"
+    torch.save(starting_network(config(tmp_path, tmp_path), print).state_dict(), path)
+    with pytest.raises(HnxError, match="trained with: -c 0"):
+        starting_network(config(tmp_path, tmp_path, compound_coef=1, weights=path), print)
