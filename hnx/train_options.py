@@ -60,7 +60,7 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             metavar="DIR",
             help="Folder of a data set, as `hnx data synth DIR` writes it.  [default: the folders of the project]",
         ),
-        option("-c", "--compound-coef", type=int, default=3, help="Coefficient 0-7."),
+        option("-c", "--compound-coef", type=int, default=3, help="Coefficient 0-7; where it is left out, that of -w."),
         option("-bb", "--backbone", help="Encoder of the timm package in place of the coefficient's EfficientNet."),
         option(
             *("-w", "--weights", "--load-weights", "weights"),
@@ -77,7 +77,7 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
         option(
             *("--activation",),
             **one_of("swish", "hardswish", "relu"),
-            help="hardswish and relu run and quantise better on edge devices.",
+            help="hardswish and relu run and quantise better on edge devices. Where it is left out, that of -w.",
         ),
         truth("--freeze-backbone", help="Leave encoder and BiFPN as they are, batch norms too."),
         truth("--freeze-det", help="Leave the detection heads as they are."),

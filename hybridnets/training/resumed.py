@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from hybridnets.config import check_normalisation
 from hybridnets.errors import ExitCode, HnxError
+from hybridnets.project import Project
 from hybridnets.training import resume
 from hybridnets.training.config import TrainConfig
 
@@ -45,7 +47,8 @@ def options_of_run(
     path = config.folder / resume.LAST
     try:
         had = _stored(content)
-    except (KeyError, TypeError, ValueError) as error:
+        project = _normalisation(config.project, content)
+    except (AttributeError, KeyError, TypeError, ValueError, HnxError) as error:
         raise resume.damaged(path, error) from error
     now = {name: getattr(config, name) for name in had} | ({"size": config.input_size} if "size" in had else {})
     chosen = set(had).difference(_SETTLED) if given is None else set(had).intersection(given) - _SETTLED
@@ -64,7 +67,8 @@ def options_of_run(
     for name in differing:
         note(f"going on with {_option(name)} {_text(now[name])}; until now it was {_text(had[name])}")
     try:
-        return dataclasses.replace(config, **{name: value for name, value in had.items() if name not in chosen})
+        left = {name: value for name, value in had.items() if name not in chosen}
+        return dataclasses.replace(config, project=project, **left)
     except (TypeError, ValueError) as error:
         raise resume.damaged(path, error) from error
 
@@ -76,6 +80,16 @@ def _stored(content: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError("its config is no dictionary")
     names = [entry.name for entry in dataclasses.fields(TrainConfig) if entry.name not in _OWN]
     return {name: _decoded(name, found) for name in names if name in found}
+
+
+def _normalisation(project: Project, content: Mapping[str, Any]) -> Project:
+    """The project with the mean and the deviation that the run has, which may be those of the weights it began with."""
+    found = content.get("config", {}).get("project", {})
+    if "mean" not in found or "std" not in found:
+        return project
+    mean, std = ([float(value) for value in found[name]] for name in ("mean", "std"))
+    check_normalisation(mean, std)
+    return dataclasses.replace(project, mean=tuple(mean), std=tuple(std))
 
 
 def _decoded(name: str, found: Mapping[str, Any]) -> Any:

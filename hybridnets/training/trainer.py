@@ -14,6 +14,7 @@ from hybridnets.training.distill.begin import adapt
 from hybridnets.training.distributed import joined
 from hybridnets.training.events import Listener, Silent
 from hybridnets.training.history import RunState
+from hybridnets.training.inherited import options_of_weights
 from hybridnets.training.journal import Journal
 from hybridnets.training.label_check import check_labels
 from hybridnets.training.loop import Loop
@@ -44,7 +45,7 @@ def train(
     Args:
         make_scorer: makes what validation scores images with; None validates by the loss.
         given: names of the fields of `config` that somebody chose; a run that goes on takes the others from its
-            `last.pth`. None: all were chosen.
+            `last.pth`, one that starts from weights some of them from there. None: all were chosen.
 
     Raises:
         HnxError: bad data, folder or checkpoint, a full disk, or numbers that are not finite with `on_nan` stop.
@@ -64,6 +65,8 @@ def train(
         check_start(config, content)
         if content is not None:
             config = options_of_run(config, content, given, note)
+        elif config.weights is not None and config.distill is None:
+            config = options_of_weights(config, given, note)
         check_batch(config, world)
         if config.distill is not None:
             on_main(world, lambda: open_splits(config))  # unpacks videos, once

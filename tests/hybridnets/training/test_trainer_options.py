@@ -1,4 +1,4 @@
-"""Where options come from that nobody gives: the run that goes on."""
+"""Where options come from that nobody gives: the run that goes on, or the weights a new one starts from."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from hybridnets.checkpoint import save_safetensors
 from hybridnets.errors import HnxError
 from hybridnets.project import Project
 from hybridnets.training import resume
 from hybridnets.training.config import TrainConfig
+from hybridnets.training.inherited import options_of_weights
 from hybridnets.training.loop import Loop
 from hybridnets.training.optimizer import make_optimizer
 from hybridnets.training.parts import Parts
@@ -146,3 +148,64 @@ def test_weights_of_another_coefficient_say_which(tmp_path: Path) -> None:
     torch.save(starting_network(config(tmp_path, tmp_path), print).state_dict(), path)
     with pytest.raises(HnxError, match="trained with: -c 0"):
         starting_network(config(tmp_path, tmp_path, compound_coef=1, weights=path), print)
+
+
+METADATA = {
+    "classes": ["car"],
+    "seg_classes": ["road", "lane"],
+    "anchors": {"scales": [1.0, 1.5, 2.0], "ratios": [[0.5, 1.5], [1.0, 1.0], [1.5, 0.5]]},
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of coefficient 0 with hardswish and anchors of its own."""
+    path = tmp_path_factory.mktemp("weights") / "best.safetensors"
+    run = config(path.parent, path.parent, activation="hardswish")
+    save_safetensors(path, starting_network(run, print), METADATA)
+    return path
+
+
+def test_a_new_run_takes_the_network_of_its_weights(weights: Path, tmp_path: Path) -> None:
+    asked = TrainConfig(project(), tmp_path, weights=weights)
+    notes: list[str] = []
+    found = options_of_weights(asked, frozenset(), notes.append)
+    assert (found.compound_coef, found.activation, found.backbone) == (0, "hardswish", None)
+    assert found.project.anchors.scales == (1.0, 1.5, 2.0)
+    assert (found.project.mean, found.project.std) == ((0.5,) * 3, (0.25,) * 3)
+    assert len(notes) == 1
+    assert notes[0].startswith("taken from best.safetensors: coefficient 0, activation hardswish, anchors of scales")
+    fitted = options_of_weights(dataclasses.replace(asked, autoanchor=True), frozenset(), notes.append)
+    assert fitted.project.anchors == project().anchors
+
+
+def test_what_somebody_chose_is_not_taken_from_the_weights(weights: Path, tmp_path: Path) -> None:
+    asked = TrainConfig(project(), tmp_path, weights=weights, activation="relu")
+    notes: list[str] = []
+    found = options_of_weights(asked, {"activation"}, notes.append)
+    assert (found.compound_coef, found.activation) == (0, "relu")
+    assert notes[0] == "best.safetensors was trained with activation hardswish and goes on with relu"
+    notes.clear()
+    assert options_of_weights(asked, None, notes.append) == asked
+    assert "anchors, mean, std" in notes[1]
+
+
+@pytest.mark.usefixtures("saves_only")
+def test_a_run_keeps_what_it_took_from_its_weights(weights: Path, data: Path, tmp_path: Path) -> None:
+    more: dict[str, Any] = {"size": (128, 128), "batch_size": 2, "workers": 0, "device": "cpu"}
+    train(TrainConfig(project(), tmp_path, data, weights, **more), given=frozenset({"size", "batch_size"}))
+    train(TrainConfig(project(), tmp_path, resume=True, device="cpu", workers=0), given=frozenset())
+    content = resume.read_last(tmp_path / resume.LAST)
+    assert content["anchors"]["scales"] == METADATA["anchors"]["scales"]  # type: ignore[index]
+    assert content["config"]["project"]["mean"] == METADATA["mean"]
+    assert (content["config"]["activation"], content["config"]["compound_coef"]) == ("hardswish", 0)
+
+
+def test_metadata_of_weights_that_make_no_sense_are_refused(weights: Path, tmp_path: Path) -> None:
+    run = config(tmp_path, tmp_path, activation="hardswish")
+    path = tmp_path / "other.safetensors"
+    save_safetensors(path, starting_network(run, print), {**METADATA, "mean": "grey"})
+    with pytest.raises(HnxError, match="Cannot use the metadata"):
+        options_of_weights(dataclasses.replace(run, weights=path), frozenset(), print)
