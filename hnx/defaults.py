@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from hybridnets.config import Activation
     from hybridnets.dataset import Split
     from hybridnets.project import Project
-    from hybridnets.weights import WeightsEntry
 
 __all__ = [
     "UNTRAINED",
@@ -86,6 +85,7 @@ def choose_weights(
     Raises:
         HnxError: what was named is nowhere, or is not what it should be; the project cannot be read.
     """
+    from hybridnets.carried import carried_size
     from hybridnets.weights import default_entry, entries, resolve_weights, verified
 
     if given is not None and str(given) == UNTRAINED and not Path(given).is_file():
@@ -94,7 +94,8 @@ def choose_weights(
         path = resolve_weights(given)
         known = {entry.name: entry for entry in entries()}.get(str(given))
         named = known if known is not None and path != Path(given) else None
-        return Chosen(path) if named is None else Chosen(path, _trained_at(named, size), named.size)
+        name, trained = (path.name, carried_size(path)) if named is None else (named.name, named.size)
+        return Chosen(path, _trained_at(name, trained, size), trained)
     if backbone is not None:
         return Chosen(None, f"no checkpoint given: {_UNTRAINED_REMARK}")
     # upstream's file is of coefficient 3, with swish
@@ -106,17 +107,16 @@ def choose_weights(
     if entry is None:
         return Chosen(None, f"no checkpoint given: {_UNTRAINED_REMARK}")
     remark = f"no checkpoint given: using {entry.name}, which came with this installation (-w {UNTRAINED} for none)"
-    other = _trained_at(entry, size)
+    other = _trained_at(entry.name, entry.size, size)
     return Chosen(verified(entry), f"{remark}; {other}" if other else remark, entry.size)
 
 
-def _trained_at(entry: WeightsEntry, size: tuple[int, int] | None) -> str:
-    """A remark where weights are used at another size than they were trained at."""
-    if size in (None, entry.size):
+def _trained_at(name: str, trained: tuple[int, int] | None, size: tuple[int, int] | None) -> str:
+    """A remark where weights are used at another size than they were trained at, as far as that is known."""
+    if trained is None or size is None or size == trained:
         return ""
-    width, height = size
-    trained = f"{entry.size[0]}x{entry.size[1]}"
-    return f"{entry.name} was trained at {trained}, and its accuracy at {width}x{height} is another"
+    was, now = (f"{width}x{height}" for width, height in (trained, size))
+    return f"{name} was trained at {was}, and its accuracy at {now} is another"
 
 
 def _classes(project: str | None) -> tuple[tuple[str, ...], tuple[str, ...]] | tuple[None, None]:

@@ -1,18 +1,21 @@
-"""The project that a checkpoint carries in its metadata."""
+"""What a checkpoint carries in its metadata: its project, and the size it was trained at."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hybridnets.anchors import AnchorRule
-from hybridnets.config import ModelConfig, check_normalisation
+from hybridnets.config import ModelConfig, check_normalisation, check_size
 from hybridnets.errors import HnxError
 from hybridnets.project import DEFAULT_PROJECT, Project
 
-__all__ = ["carried_project"]
+__all__ = ["carried_project", "carried_size"]
+
+_MOST_HEADER = 1 << 24  # bytes; that of coefficient 7 with all names has a hundredth of it
 
 
 def carried_project(weights: Path, metadata: Mapping[str, Any], found: ModelConfig) -> Project:
@@ -54,3 +57,24 @@ def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
         raise ValueError("its class names are not a list of texts")
     return tuple(value)
+
+
+def carried_size(weights: Path) -> tuple[int, int] | None:
+    """(width, height) that a safetensors file says it was trained at; reads its header, without torch.
+
+    Returns:
+        None for another file, one that cannot be read, or one that says nothing that a network can take: whoever
+        reads its tensors tells what is wrong with it.
+    """
+    try:
+        with weights.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > _MOST_HEADER:
+                return None
+            width, height = json.loads(json.loads(stream.read(length))["__metadata__"]["size"])
+        if type(width) is not int or type(height) is not int:
+            return None
+        check_size(width, height)
+    except (OSError, HnxError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return width, height

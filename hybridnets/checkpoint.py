@@ -15,6 +15,7 @@ Safetensors written by `save_safetensors` carry these metadata keys, each a JSON
     seg_classes          names of the foreground segmentation classes
     anchors              {"scales": [...], "ratios": [[width, height], ...]}
     mean, std            three numbers each, RGB, of pixels in 0..1
+    size                 [width, height] of the input it was trained with; absent where that is not known
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3
     help="timm model that is the encoder, such as repvgg_b0.  [default: the checkpoint's, else EfficientNet]",
 )
 @click.option("-p", "--project", help="Project name or .yml file.  [default: the checkpoint's, else bdd100k]")
-@click.option("--width", type=int, help="Input width, a multiple of 128.  [default: of shipped weights, else 640]")
-@click.option("--height", type=int, help="Input height, a multiple of 128.  [default: of shipped weights, else 384]")
+@click.option("--width", type=int, help="Input width, a multiple of 128.  [default: the weights', else 640]")
+@click.option("--height", type=int, help="Input height, a multiple of 128.  [default: the weights', else 384]")
 @click.option("--size", "sizes", type=Size(), multiple=True, help="WxH instead of --width and --height; repeatable.")
 @click.option(
     "-o",

@@ -42,6 +42,7 @@ class Parts:
     """The pieces of one process; `state` and `load_state` carry all of them from process to process."""
 
     project: Project
+    size: tuple[int, int]
     network: HybridNets
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -116,6 +117,7 @@ class Parts:
             "anchors": {"scales": list(project.anchors.scales), "ratios": [list(r) for r in project.anchors.ratios]},
             "mean": list(project.mean),
             "std": list(project.std),
+            "size": list(self.size),
         }
         network = self.network if self.average is None else self.average.network
         save_safetensors(path, network, metadata)
@@ -214,4 +216,5 @@ def build_parts(
     )
     total, per_epoch = steps
     schedule = Schedule(config.schedule, config.lr, total, warmup=warmup_steps(config, total, per_epoch))
-    return Parts(project, network, optimizer, schedule, average, step, dataset, validator, recalibrator)
+    size = config.input_size
+    return Parts(project, size, network, optimizer, schedule, average, step, dataset, validator, recalibrator)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,36 @@ import pytest
 from export import exporter
 from export.config import ExportConfig
 from hnx.__main__ import main
+from hnx.defaults import Chosen, choose_weights
+from hybridnets.carried import carried_size
 from hybridnets.errors import ExitCode, HnxError
+
+
+def with_size(text: str) -> bytes:
+    """The header of a checkpoint that names a size."""
+    header = json.dumps({"__metadata__": {"size": text}}).encode()
+    return struct.pack("<Q", len(header)) + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(with_size(text) for text in ("[250, 128]", "[256]", "[true, 128]", '"256"', "[1e3, 128]", "{", "[" * 5000)),
+        *(b"", b"short", struct.pack("<Q", 1 << 40) + b"{}", struct.pack("<Q", 2) + b"{}", b"\xff" * 64),
+    ],
+)
+def test_a_size_that_no_network_can_take_is_none(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    assert choose_weights(path, size=(256, 128)) == Chosen(path)
+    assert carried_size(tmp_path / "gone") is None
+
+
+def test_a_file_used_at_another_size_than_its_own_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(with_size("[256, 128]"))
+    assert choose_weights(path) == Chosen(path, "", (256, 128))
+    assert "a.safetensors was trained at 256x128" in choose_weights(path, size=(640, 384)).remark
 
 
 @pytest.mark.parametrize(
@@ -21,6 +52,9 @@ from hybridnets.errors import ExitCode, HnxError
         (["--height", "256"], (640, 256)),
         (["--size", "512x256"], (512, 256)),
         (["-w", "untrained"], (640, 384)),
+        (["-w", "mine.safetensors"], (256, 128)),
+        (["-w", "mine.safetensors", "--size", "512x256"], (512, 256)),
+        (["-w", "other.pth"], (640, 384)),
     ],
 )
 def test_the_size_is_what_was_asked_for_else_that_of_the_weights(
@@ -33,6 +67,8 @@ def test_the_size_is_what_was_asked_for_else_that_of_the_weights(
         raise HnxError("Far enough")
 
     monkeypatch.chdir(tmp_path)
+    Path("mine.safetensors").write_bytes(with_size("[256, 128]"))
+    Path("other.pth").write_bytes(b"a pickle")
     monkeypatch.setattr(exporter, "export_bundles", keep)
     assert main(["export", *words]) == ExitCode.FAILED
     assert found[0].sizes == (size,)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from hybridnets.checkpoint import save_safetensors
+from hybridnets.carried import carried_size
+from hybridnets.checkpoint import load_checkpoint, save_safetensors
 from hybridnets.errors import HnxError
 from hybridnets.project import Project
 from hybridnets.training import resume
@@ -128,7 +129,9 @@ def parts_of(run: TrainConfig) -> Parts:
     """The pieces of a run without data."""
     network = starting_network(run, print)
     optimizer = make_optimizer(run.optim, list(network.parameters()), lr=0.1, weight_decay=0.0, device=CPU)
-    return Parts(run.project, network, optimizer, Schedule("constant", 0.1, 1), *(None,) * 5)  # type: ignore[arg-type]
+    schedule = Schedule("constant", 0.1, 1)
+    left: Any = None
+    return Parts(run.project, run.input_size, network, optimizer, schedule, None, left, left, left, left)
 
 
 def test_another_optimizer_or_network_is_told_before_a_step(tmp_path: Path) -> None:
@@ -209,3 +212,9 @@ def test_metadata_of_weights_that_make_no_sense_are_refused(weights: Path, tmp_p
     save_safetensors(path, starting_network(run, print), {**METADATA, "mean": "grey"})
     with pytest.raises(HnxError, match="Cannot use the metadata"):
         options_of_weights(dataclasses.replace(run, weights=path), frozenset(), print)
+
+
+def test_a_network_says_at_which_size_it_was_trained(tmp_path: Path) -> None:
+    parts_of(config(tmp_path, tmp_path, size=(256, 128))).write_safetensors(tmp_path / "best.safetensors")
+    assert load_checkpoint(tmp_path / "best.safetensors").metadata["size"] == [256, 128]
+    assert carried_size(tmp_path / "best.safetensors") == (256, 128)
