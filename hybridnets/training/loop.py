@@ -53,11 +53,25 @@ class Loop:
     def run(self) -> None:
         """All steps that are left, and every validation that is due."""
         history = self.state.history
+        if history.stopped_early:
+            self._reconsider()
         self._catch_up()
         if not history.stopped_early:
             self._steps()
         if history.validated_epoch < self.config.epochs - 1 and not history.stopped_early:
             self._validate(self.config.epochs - 1)
+
+    def _reconsider(self) -> None:
+        """Whether a run that was stopped early may go on: it may with more patience."""
+        history, patience = self.state.history, self.config.es_patience
+        waited = history.validated_epoch - history.improved_epoch
+        if patience == 0 or waited < patience:
+            history.stopped_early = False
+            return
+        self.journal.note(
+            f"this run was stopped early: no better network for {waited} epochs; to go on, give an --es-patience above "
+            "that, or 0"
+        )
 
     def _catch_up(self) -> None:
         """A process may have ended between the last step of an epoch and its validation."""
