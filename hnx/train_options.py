@@ -129,7 +129,7 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             default=Path("checkpoints"),
             help="Folder of runs; this one goes to OUTPUT/PROJECT.",
         ),
-        truth("--overwrite", help="Start anew in a folder that holds a run."),
+        truth("--overwrite", help="Start anew in a folder that holds a run, which is removed."),
         option(
             *("--save-interval",),
             type=int,

@@ -35,6 +35,7 @@ __all__ = [
     "folder_lock",
     "read_last",
     "remove_files",
+    "remove_results",
     "to_cpu",
     "write_checkpoint",
 ]
@@ -45,6 +46,8 @@ FORMAT = 1
 # hybridnets-d{coefficient}_{epoch}_{step}.pth, as upstream writes them; its `_best` files do not match
 _STEP_FILE = re.compile(r"hybridnets-d\d+_(\d+)_(\d+)\.pth")
 _BEST_FILE = re.compile(r"hybridnets-d\d+_\d+_\d+_best\.pth")
+# what a run leaves beside its best networks and its tables, which are begun anew
+_RESULTS = (LAST, "best.safetensors", "report.json", "curves.png", "before.json", "distill.json")
 # a temporary file of `hybridnets.files.atomic_path`
 _LEFTOVER = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp(\.(?:pth|safetensors|csv|json|png))")
 _NEEDED = (
@@ -101,6 +104,25 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
         if _BEST_FILE.fullmatch(name):
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
+
+
+def remove_results(folder: Path, keep: Iterable[Path | None] = ()) -> None:
+    """Remove what a run left in its folder before another one starts there, `last.pth` first.
+
+    Args:
+        keep: files that stay all the same.
+
+    Raises:
+        HnxError: one cannot be removed.
+    """
+    kept = {path.resolve() for path in keep if path is not None}
+    try:
+        best = sorted(path for path in folder.iterdir() if _BEST_FILE.fullmatch(path.name))
+        for path in (*(folder / name for name in _RESULTS), *best):
+            if path.resolve() not in kept:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise from_os_error(f"Cannot remove the run in {folder}", error) from error
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:

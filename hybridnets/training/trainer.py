@@ -11,7 +11,7 @@ from hybridnets.training.begin import batch_plan, check_batch, check_start, open
 from hybridnets.training.checkpoints import Checkpoints
 from hybridnets.training.config import TrainConfig
 from hybridnets.training.distill.begin import adapt
-from hybridnets.training.distributed import joined
+from hybridnets.training.distributed import World, joined
 from hybridnets.training.events import Listener, Silent
 from hybridnets.training.history import RunState
 from hybridnets.training.inherited import options_of_weights
@@ -85,6 +85,8 @@ def train(
         state = RunState(plan.steps_per_epoch, plan.steps)
         digest = world.broadcast(splits[0].digest() if world.is_main else "")
         checkpoints = Checkpoints(config, world, parts, state, digest)
+        if config.overwrite and content is None:
+            _clear(config, world)
         if content is not None:
             checkpoints.restore(content, note)
         elif config.distill is not None:
@@ -98,3 +100,11 @@ def train(
             seconds = checkpoints.seconds
             write_outcome(config, world, state, seconds=seconds, last_loss=loop.last_loss, note=note)
         return result_of(config, state, loop.last_validation, loop.last_loss)
+
+
+def _clear(config: TrainConfig, world: World) -> None:
+    """Remove the run that `config.overwrite` replaces: its networks and reports are none of this one's."""
+    world.gather(None)  # another process may still read its weights from there
+    # nobody loses what a run was told to start from; a teacher is read once more at the end
+    keep = (config.weights, None if config.distill is None else config.distill.teacher)
+    on_main(world, lambda: resume.remove_results(config.folder, keep))

@@ -1,4 +1,4 @@
-"""A run that was stopped early and is continued."""
+"""A run that was stopped early and is continued, and one that replaces another."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from hybridnets.errors import HnxError
+from hybridnets.training import resume
 from hybridnets.training.distributed import World
 from hybridnets.training.history import History, RunState
 from hybridnets.training.loop import Loop
 from hybridnets.training.stopping import StopRequest
-from tests.hybridnets.training.tiny import config
+from hybridnets.training.trainer import train
+from tests.hybridnets.training.tiny import config, make_data
 
 
 class Told:
@@ -41,3 +45,39 @@ def test_a_run_that_was_stopped_early_goes_on_with_more_patience(
     assert state.history.stopped_early is not goes_on
     assert [text for text in journal.texts if "no better network for 2 epochs" in text] == journal.texts
     assert bool(journal.texts) is not goes_on
+
+
+OLD = ("best.safetensors", "hybridnets-d3_7_900_best.pth", "report.json", "curves.png", "before.json", "distill.json")
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files of a run, and one that is none of them; new runs write their state and do no step."""
+    monkeypatch.setattr(Loop, "run", lambda self: self.checkpoints.save())
+    torch.set_num_threads(1)
+    make_data(tmp_path / "data", train=2, val=1)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (*OLD, "last.pth", "mine.txt"):
+        (folder / name).write_bytes(b"old")
+    return folder
+
+
+def test_a_run_that_replaces_another_leaves_nothing_of_it(old: Path) -> None:
+    train(config(old.parent / "data", old, overwrite=True))
+    written = {"report.json", "curves.png"}  # by the new one
+    assert not any((old / name).exists() for name in set(OLD) - written)
+    assert (old / "report.json").read_bytes() != b"old"
+    assert (old / "mine.txt").read_bytes() == b"old"
+    assert resume.read_last(old / "last.pth")["step"] == 0
+
+
+def test_a_run_that_cannot_begin_removes_nothing(old: Path) -> None:
+    with pytest.raises(HnxError, match="Cannot read the checkpoint"):
+        train(config(old.parent / "data", old, overwrite=True, weights=old / "best.safetensors"))
+    assert all((old / name).read_bytes() == b"old" for name in (*OLD, "last.pth", "mine.txt"))
+
+
+def test_the_file_that_a_run_starts_from_stays(old: Path) -> None:
+    resume.remove_results(old, (old.parent / "run" / "." / "best.safetensors", None))
+    assert sorted(path.name for path in old.iterdir()) == ["best.safetensors", "mine.txt"]
