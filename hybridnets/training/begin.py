@@ -66,12 +66,14 @@ def starting_point(config: TrainConfig) -> dict[str, Any] | None:
     """
     folder = config.folder
     if config.resume:
+        if not (folder / resume.LAST).exists():
+            raise resume.nothing_to_resume(folder, f"no {resume.LAST} lies there", config.resume_option)
         return resume.read_last(folder / resume.LAST)
     if (folder / resume.LAST).exists() and not config.overwrite:
         raise HnxError(
             f"{folder} holds a run already",
             why=f"its {resume.LAST} would be replaced",
-            fix="go on with it (-w last), choose another folder (-o), or give --overwrite",
+            fix=f"go on with it ({config.resume_option}), choose another folder (-o), or give --overwrite",
         )
     return None
 

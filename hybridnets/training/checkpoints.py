@@ -98,7 +98,7 @@ class Checkpoints:
         except HnxError as error:
             if not path.exists():
                 raise
-            kept = f"the {resume.LAST} of before is whole: make room and go on with -w last"
+            kept = f"the {resume.LAST} of before is whole: make room and go on with {self._config.resume_option}"
             raise HnxError(error.what, why=error.why, fix=kept, code=error.code) from error
 
     def _content(self) -> dict[str, Any]:

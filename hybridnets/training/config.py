@@ -192,6 +192,11 @@ class TrainConfig:
         return self.size or self.project.image_size
 
     @property
+    def resume_option(self) -> str:
+        """What to type to go on with such a run, for messages."""
+        return "-w last" if self.distill is None else "--resume"
+
+    @property
     def target(self) -> tuple[int, int]:
         """(height, width) of the network's input."""
         width, height = self.input_size

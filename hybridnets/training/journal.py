@@ -128,7 +128,8 @@ class Journal:
             # the first to find a full disk: what was learnt until the last save is safe
             if not (self._config.folder / resume.LAST).exists():
                 raise
-            raise HnxError(error.what, why=error.why, fix=f"{error.fix}; then go on with -w last") from error
+            then = f"{error.fix}; then go on with {self._config.resume_option}"
+            raise HnxError(error.what, why=error.why, fix=then) from error
 
     def _draw(self, phase: str, step: int, row: dict[str, Any]) -> None:
         try:

@@ -132,7 +132,7 @@ class Loop:
             raise
 
     def _say_stopped(self) -> None:
-        self.journal.note(f"stopped at step {self.state.step}; go on with -w last")
+        self.journal.note(f"stopped at step {self.state.step}; go on with {self.config.resume_option}")
 
     def _left_out(self, suspects: tuple[str, ...], step: int) -> None:
         history = self.state.history

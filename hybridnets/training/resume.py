@@ -33,6 +33,7 @@ __all__ = [
     "damaged",
     "find_last",
     "folder_lock",
+    "nothing_to_resume",
     "read_last",
     "remove_files",
     "remove_results",
@@ -82,12 +83,22 @@ def find_last(folder: Path) -> Found:
         matches = [(_STEP_FILE.fullmatch(path.name), path) for path in folder.iterdir()]
         found = [(int(match[2]), int(match[1]), path) for match, path in matches if match]
     if not found:
-        raise HnxError(
-            f"There is nothing to resume in {folder}",
-            why=f"neither {LAST} nor a file such as hybridnets-d3_12_4000.pth lies there",
-            fix="start a run by leaving `-w last` out, or name its folder with -o and -p",
-        )
+        raise nothing_to_resume(folder, f"neither {LAST} nor a file such as hybridnets-d3_12_4000.pth lies there")
     return Found(max(found)[2], resumable=False)
+
+
+def nothing_to_resume(folder: Path, why: str, option: str = "-w last") -> HnxError:
+    """The user's error for a folder without a run.
+
+    Args:
+        option: which the user gave; a run of another one than `-w last` has a folder without its project's name.
+    """
+    place = "-o and -p" if option == "-w last" else "-o"
+    return HnxError(
+        f"There is nothing to resume in {folder}",
+        why=why,
+        fix=f"start a run by leaving `{option}` out, or name its folder with {place}",
+    )
 
 
 def best_name(coefficient: int, epoch: int, step: int) -> str:

@@ -119,7 +119,7 @@ def test_a_gate_that_fails_keeps_the_network(place: Path, tmp_path: Path, capsys
     [
         (["--activation", "swish"], ExitCode.USAGE, "has swish already"),
         (["--max-drop", "1"], ExitCode.USAGE, "without labels"),
-        (["--resume"], ExitCode.FAILED, "last.pth"),
+        (["--resume"], ExitCode.FAILED, "leaving `--resume` out"),
         (["--lr", "0"], ExitCode.USAGE, "learning rate of 0"),
         (["-p", "nowhere"], ExitCode.USAGE, "no project"),
         (["--held-out", "0"], ExitCode.USAGE, "held-out"),

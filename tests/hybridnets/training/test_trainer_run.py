@@ -117,7 +117,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(done: Path, data: Path, monke
 
 
 def test_a_damaged_checkpoint_is_told_apart_from_a_run(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(HnxError, match="Cannot resume"):
+    with pytest.raises(HnxError, match="There is nothing to resume"):
         train(config(data, tmp_path, resume=True))
     (tmp_path / resume.LAST).write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(HnxError, match="it is damaged"):
