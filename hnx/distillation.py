@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hybridnets.dataset import Split
     from hybridnets.training.config import TrainConfig
     from hybridnets.training.trainer import TrainResult
     from hybridnets.training.validation import Validation
 
-__all__ = ["Comparison", "Stage", "compare", "stages", "write_report"]
+__all__ = ["Comparison", "Stage", "compare", "open_labelled", "stages", "write_report"]
 
 REPORT = "distill.json"
 
@@ -88,19 +89,28 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def compare(config: TrainConfig, data: Path, student: Path) -> Comparison:
-    """Evaluate teacher and student on the validation split of a labelled data set.
+def open_labelled(config: TrainConfig, data: Path) -> Split:
+    """The validation split of a labelled data set.
 
     Raises:
-        HnxError: no such split, or not one of its images can be read.
+        HnxError: there is none.
+    """
+    from hybridnets.dataset import open_split
+
+    return open_split(config.project, data, config.project.dataset.test_set)
+
+
+def compare(config: TrainConfig, split: Split, student: Path) -> Comparison:
+    """Evaluate teacher and student on labelled images.
+
+    Raises:
+        HnxError: not one of them can be read.
     """
     from hnx.console import progress
     from hnx.training import make_scorer
-    from hybridnets.dataset import open_split
     from hybridnets.training.distill.compare import measure
 
     assert config.distill is not None
-    split = open_split(config.project, data, config.project.dataset.test_set)
     found: dict[str, Validation] = {}
     with progress() as bar:
         for name, path in (("teacher", config.distill.teacher), ("student", student)):

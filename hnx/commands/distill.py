@@ -37,23 +37,27 @@ def _distill(frames: tuple[str, ...], **options: Any) -> None:
     """
     from hnx.console import note
     from hnx.distill_request import configure
-    from hnx.distillation import compare, stages, write_report
+    from hnx.distillation import compare, open_labelled, stages, write_report
     from hnx.training import Display, make_scorer
     from hybridnets.training.trainer import train
 
     main = os.environ.get("RANK", "0") == "0"
     config = configure(frames, options, note if main else _ignore)
+    data: Path | None = options["data"]
+    # before the training, which takes hours
+    split = None if data is None or not main else open_labelled(config, data)
     with Display(config) as display:
         result = train(config, make_scorer=make_scorer, listener=display)
     if not main:
         return
     moments = stages(config, result)
     _print(config, result, moments)
-    data: Path | None = options["data"]
     student = config.folder / "best.safetensors"
-    comparison = None if data is None else compare(config, data, student)
-    report = write_report(config, result, moments, comparison)
-    if comparison is not None:
+    report = write_report(config, result, moments, None)  # whatever becomes of the labels
+    comparison = None
+    if split is not None:
+        comparison = compare(config, split, student)
+        report = write_report(config, result, moments, comparison)
         _print_labelled(config, comparison)
     print(f"all figures: {report}")
     if comparison is not None and options["max_drop"] is not None:

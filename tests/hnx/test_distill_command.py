@@ -10,15 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from hnx import distillation
 from hnx.__main__ import main
+from hnx.distillation import Comparison
 from hybridnets.checkpoint import build_model, load_checkpoint, save_safetensors
 from hybridnets.config import ModelConfig
 from hybridnets.dataset import SampleReader, open_split
-from hybridnets.errors import ExitCode
+from hybridnets.errors import ExitCode, HnxError
 from hybridnets.network.weights import create_model
+from hybridnets.training import trainer
+from hybridnets.training.config import TrainConfig
 from hybridnets.training.data import TrainingSet
 from hybridnets.training.normaliser import Normaliser
 from hybridnets.training.recalibrate import Recalibrator
+from hybridnets.training.trainer import TrainResult
 from tests.hybridnets.training.tiny import make_data, project
 
 META = {
@@ -131,6 +136,35 @@ def test_what_is_refused(
     assert main(words(place, tmp_path, *more)) == code
     assert text in capsys.readouterr().err
     assert not (tmp_path / "teacher-hardswish" / "last.pth").exists()
+
+
+def test_labels_are_looked_for_before_the_training(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> TrainResult:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(trainer, "train", never)
+    assert main(words(place, tmp_path, "--data", str(tmp_path / "typo"))) != ExitCode.OK
+    assert "There is no data set" in capsys.readouterr().err
+
+
+def test_figures_are_kept_where_the_labelled_images_cannot_be_read(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(config: TrainConfig, **_: object) -> TrainResult:
+        config.folder.mkdir(parents=True)
+        return TrainResult(config.folder, 7, None, None, None, False, 0, None)
+
+    def unreadable(*_: object) -> Comparison:
+        raise HnxError("No image of the split val can be read")
+
+    monkeypatch.setattr(trainer, "train", trained)
+    monkeypatch.setattr(distillation, "compare", unreadable)
+    assert main(words(place, tmp_path, "--data", str(place / "data"))) == ExitCode.FAILED
+    assert "No image" in capsys.readouterr().err
+    report = json.loads((tmp_path / "teacher-hardswish" / "distill.json").read_text())
+    assert (report["steps"], report["labelled"]) == (7, None)
 
 
 def test_broken_frames_are_named(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
