@@ -10,7 +10,7 @@ import click
 from hnx.commands.export import Size
 from hnx.grouped import Truth
 
-__all__ = ["GROUPS", "UPSTREAMS", "AmpMode", "one_of", "option", "truth"]
+__all__ = ["GROUPS", "UPSTREAMS", "AmpMode", "EncoderFile", "one_of", "option", "truth"]
 
 _AMP = {"true": "auto", "1": "auto", "yes": "auto", "on": "auto", "false": "off", "0": "off", "no": "off"}
 _PATH = click.Path(path_type=Path)
@@ -28,6 +28,16 @@ class AmpMode(click.ParamType):  # type: ignore[type-arg]  # generic from click 
         if word not in ("off", "auto", "bf16", "fp16"):
             self.fail(f"{value!r} is not one of off, auto, bf16, fp16", param, ctx)
         return word
+
+
+class EncoderFile(click.ParamType):  # type: ignore[type-arg]
+    """A file, or the word pretrained; a file of that name is ./pretrained."""
+
+    name = "FILE|pretrained"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        """A path, but for the word."""
+        return "pretrained" if value == "pretrained" else Path(str(value))
 
 
 def option(*names: str, help: str, **more: Any) -> click.Option:
@@ -69,9 +79,10 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
         ),
         option(
             *("--encoder",),
-            type=_PATH,
-            metavar="FILE",
-            help="Pretrained EfficientNet of the package efficientnet_pytorch.",
+            type=EncoderFile(),
+            metavar="FILE|pretrained",
+            help="Pretrained EfficientNet of the package efficientnet_pytorch; with -bb a file of timm's, or "
+            "`pretrained`: let timm download it.",
         ),
         option("--size", type=Size(), help="Input size, multiples of 128.  [default: the project's]"),
         option(

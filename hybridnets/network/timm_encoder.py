@@ -182,7 +182,7 @@ def _create(timm: Any, name: str, *, pretrained: bool = False, **options: Any) -
             raise HnxError(
                 f"Cannot get timm's weights of {name}",
                 why=_first_line(error),
-                fix="check the connection, or copy the model.safetensors of that model here and name the file",
+                fix="check the connection, or name the model.safetensors of that model: --encoder FILE",
             ) from error
         raise _unsuitable(name, f"timm says: {_first_line(error)}") from error
 

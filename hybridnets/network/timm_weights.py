@@ -69,7 +69,7 @@ def load_pretrained(network: HybridNets) -> None:
         raise HnxError(
             "Pretrained weights are fetched for timm backbones only",
             why=f"the encoder of coefficient {network.config.compound_coef} takes a file of efficientnet_pytorch",
-            fix=f"download efficientnet-b{variant}-*.pth and name the file",
+            fix=f"download efficientnet-b{variant}-*.pth and name it: --encoder FILE",
             code=ExitCode.USAGE,
         )
     network.encoder.load_state_dict(make_timm_encoder(name, pretrained=True).module.state_dict())

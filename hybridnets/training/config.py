@@ -13,7 +13,7 @@ from hybridnets.errors import ExitCode, HnxError, did_you_mean
 from hybridnets.project import Project
 from hybridnets.training.distill.config import DistillConfig
 
-__all__ = ["Amp", "Fitness", "OnNan", "Optim", "ScheduleName", "Start", "TrainConfig"]
+__all__ = ["PRETRAINED", "Amp", "Fitness", "OnNan", "Optim", "ScheduleName", "Start", "TrainConfig"]
 
 Amp = Literal["off", "auto", "bf16", "fp16"]
 Fitness = Literal["all", "det"]
@@ -21,6 +21,8 @@ OnNan = Literal["skip", "stop"]
 Optim = Literal["adamw", "sgd"]
 ScheduleName = Literal["cosine", "plateau", "constant"]
 Start = Literal["new", "weights", "last"]
+
+PRETRAINED: Literal["pretrained"] = "pretrained"  # in place of a file
 
 _CHOICES: dict[str, Any] = {
     "amp": Amp,
@@ -65,7 +67,8 @@ class TrainConfig:
         data: None for the project's own folders, or DIR as `hybridnets.dataset.open_split` takes it.
         folder: where checkpoints, logs and the report go.
         weights: a checkpoint to start from; None starts from new weights.
-        encoder: weights of a pretrained EfficientNet for the encoder of a new network.
+        encoder: file with weights for the encoder of a new network: of an EfficientNet as the package
+            efficientnet_pytorch names it, with a backbone of a timm model; or `PRETRAINED`, what timm downloads.
         resume: go on where `last.pth` of `folder` ends.
         size: (width, height) of the network's input; None takes the project's.
         batch_size: images a step and process.
@@ -103,7 +106,7 @@ class TrainConfig:
     folder: Path
     data: Path | None = None
     weights: Path | None = None
-    encoder: Path | None = None
+    encoder: Path | Literal["pretrained"] | None = None
     resume: bool = False
     overwrite: bool = False
     compound_coef: int = 3
@@ -181,6 +184,13 @@ class TrainConfig:
                 "Weights of a whole network and of an encoder",
                 why="the first hold an encoder, too",
                 fix="give one of them",
+                code=ExitCode.USAGE,
+            )
+        if self.encoder == PRETRAINED and self.backbone is None:
+            raise HnxError(
+                "Pretrained weights are downloaded for timm backbones only",
+                why="the encoder of a compound coefficient takes a file of efficientnet_pytorch",
+                fix="name a backbone (-bb resnet18) or a file (--encoder FILE)",
                 code=ExitCode.USAGE,
             )
         check_size(*self.input_size)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from hybridnets.checkpoint import load_checkpoint
-from hybridnets.errors import ExitCode, HnxError
+from hybridnets.errors import HnxError
 from hybridnets.network import HybridNets, initialize
+from hybridnets.network.timm_weights import load_pretrained, load_timm_weights
 
-__all__ = ["initialise", "load_encoder", "read_encoder"]
+__all__ = ["initialise", "load_encoder", "read_encoder", "read_timm"]
 
 _PREFIX = "encoder."
 _CLASSIFIER_BIAS = "classifier.header.pointwise_conv.conv"
@@ -25,7 +27,7 @@ def initialise(
     network: HybridNets,
     seed: int = 0,
     *,
-    encoder: Mapping[str, Tensor] | None = None,
+    encoder: Mapping[str, Tensor] | Literal["pretrained"] | None = None,
     upstream: bool = False,
 ) -> None:
     """Set every parameter and buffer of a network on the CPU; leaves torch's global generator alone.
@@ -36,7 +38,8 @@ def initialise(
     Args:
         network: to set.
         seed: of all random numbers.
-        encoder: weights of a pretrained EfficientNet, from `read_encoder`, which are kept as they are.
+        encoder: pretrained weights, which are kept as they are: from `read_encoder`, or from `read_timm` where the
+            network has a timm backbone, or pretrained for those that timm downloads.
         upstream: draw every convolution of the network like those of the detection heads, the pretrained ones, too,
             and set their biases to 0, as upstream's train.py does: of ImageNet only the batch norms are left.
 
@@ -44,7 +47,9 @@ def initialise(
         HnxError: the pretrained weights do not fit.
     """
     initialize(network, seed, gains=False)
-    if encoder is not None:
+    if encoder == "pretrained":
+        load_pretrained(network)
+    elif encoder is not None:
         load_encoder(network, encoder)
     if upstream:
         _draw_all(network, seed)
@@ -82,19 +87,24 @@ def read_encoder(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def read_timm(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of timm, or of a HybridNets with a timm backbone; which backbone shows when they are used.
+
+    Raises:
+        HnxError: the file cannot be read.
+    """
+    return load_checkpoint(path).state
+
+
 def load_encoder(network: HybridNets, state: Mapping[str, Tensor]) -> None:
     """Copy pretrained weights into the encoder; counters of batches may be missing.
 
     Raises:
-        HnxError: tensors are missing or have other shapes; says which. Or the network has a timm backbone.
+        HnxError: tensors are missing or have other shapes; says which.
     """
     if network.config.backbone is not None:
-        raise HnxError(
-            f"Pretrained weights cannot be put into the backbone {network.config.backbone}",
-            why="only the EfficientNet encoders of the compound coefficients take a file",
-            fix="leave the file or -bb out",
-            code=ExitCode.USAGE,
-        )
+        load_timm_weights(network, state, "The file of --encoder")
+        return
     expected = network.encoder.state_dict()
     problems = []
     for name, tensor in expected.items():

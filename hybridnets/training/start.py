@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 
 from hybridnets.checkpoint import Checkpoint, infer_config, load_checkpoint
-from hybridnets.errors import ExitCode, HnxError
+from hybridnets.errors import HnxError
 from hybridnets.network import create_model
-from hybridnets.network.encoder import Encoder
 from hybridnets.network.model import HybridNets
-from hybridnets.training.config import TrainConfig
-from hybridnets.training.initialise import initialise, read_encoder
+from hybridnets.training.config import PRETRAINED, TrainConfig
+from hybridnets.training.initialise import initialise, read_encoder, read_timm
 
 __all__ = ["load_weights", "starting_network"]
 
@@ -28,18 +27,17 @@ def starting_network(config: TrainConfig, note: Callable[[str], None]) -> Hybrid
         HnxError: the checkpoint cannot be read or is of another network.
     """
     network = create_model(config.model_config, config.seed)
-    if config.backbone is not None and isinstance(network.encoder, Encoder):
-        raise HnxError(
-            f"The backbone {config.backbone!r} cannot be trained",
-            why="this release has the EfficientNet encoders of the compound coefficients only",
-            fix="leave -bb out, and choose the encoder with -c",
-            code=ExitCode.USAGE,
-        )
+    if config.resume:
+        return network  # all of it comes from last.pth
     if config.weights is not None:
         load_weights(network, config.weights, note)
         return network
-    encoder = None if config.encoder is None else read_encoder(config.encoder)
-    initialise(network, config.seed, encoder=encoder, upstream=config.upstream_init)
+    encoder = config.encoder
+    if encoder is None or encoder == PRETRAINED:
+        initialise(network, config.seed, encoder=encoder, upstream=config.upstream_init)
+    else:
+        state = read_encoder(encoder) if config.backbone is None else read_timm(encoder)
+        initialise(network, config.seed, encoder=state, upstream=config.upstream_init)
     return network
 
 

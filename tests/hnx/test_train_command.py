@@ -54,6 +54,15 @@ def test_upstreams_spellings_and_truth_values(seen: dict[str, Any]) -> None:
     assert config.backbone is None
 
 
+def test_an_encoder_is_a_file_or_a_word(seen: dict[str, Any]) -> None:
+    run("-bb", "resnet18", "--encoder", "pretrained")
+    assert (seen["config"].backbone, seen["config"].encoder) == ("resnet18", "pretrained")
+    run("--encoder", "efficientnet-b3.pth")
+    assert seen["config"].encoder == Path("efficientnet-b3.pth")
+    with pytest.raises(HnxError, match="timm backbones only"):
+        run("--encoder", "pretrained")
+
+
 def test_our_spellings_and_flags_without_a_value(seen: dict[str, Any]) -> None:
     run(
         "--freeze-seg",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from hybridnets.errors import ExitCode, HnxError
 from hybridnets.network import HybridNets
 from hybridnets.network.timm_encoder import channels_first
 from hybridnets.network.weights import create_model
+from hybridnets.training.initialise import load_encoder, read_timm
 
 BACKBONES = ("repvgg_b0", "resnet18", "mobilenetv3_large_100")
 META = {"classes": ["car"], "seg_classes": ["road", "lane"], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
@@ -124,6 +126,19 @@ def test_checkpoint_round_trip(name: str, tmp_path: Path) -> None:
     torch.save(model.state_dict(), plain)
     with pytest.raises(HnxError, match="does not say which backbone"):
         build_model(load_checkpoint(plain))
+
+
+@pytest.mark.timm
+@pytest.mark.usefixtures("timm")
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_file_of_timm_is_taken_over(name: str, tmp_path: Path) -> None:
+    whole = importlib.import_module("timm").create_model(name).state_dict()
+    torch.save(whole, tmp_path / "model.pth")
+    model = network(name)
+    load_encoder(model, read_timm(tmp_path / "model.pth"))
+    given = {key.replace(".", "_"): value for key, value in whole.items()}
+    for key, value in model.encoder.state_dict().items():
+        assert torch.equal(value, given[key.replace(".", "_")]), key
 
 
 @pytest.mark.timm

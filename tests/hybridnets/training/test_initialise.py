@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from dataclasses import replace
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from hybridnets.config import ModelConfig
 from hybridnets.errors import HnxError
-from hybridnets.network import HybridNets, create_model
-from hybridnets.training.initialise import initialise, load_encoder, read_encoder
+from hybridnets.network import HybridNets, create_model, timm_weights
+from hybridnets.network.timm_encoder import TimmEncoder
+from hybridnets.training.initialise import initialise, load_encoder, read_encoder, read_timm
 from tests import parity
 
 
@@ -153,12 +155,48 @@ def test_another_variant_is_refused_and_the_right_one_named(variant: int) -> Non
     assert "EfficientNet-B3" in caught.value.fix
 
 
-def test_a_timm_backbone_takes_no_file() -> None:
+@pytest.fixture
+def timm_like() -> HybridNets:
+    """A network that calls its encoder one of timm's: the names of the tensors do not matter here."""
     network = _network(0)
     network.config = replace(network.config, backbone="repvgg_b0")
-    with pytest.raises(HnxError) as caught:
-        load_encoder(network, {})
-    assert "repvgg_b0" in caught.value.what
+    for tensor in network.state_dict().values():
+        tensor.zero_()
+    return network
+
+
+def test_a_timm_backbone_takes_a_file_of_timm(timm_like: HybridNets, tmp_path: Path) -> None:
+    state = {name: torch.ones_like(value) for name, value in timm_like.encoder.state_dict().items()}
+    whole = {f"{name.replace('_blocks.', '_blocks_')}": value for name, value in state.items()}
+    torch.save({**whole, "head.fc.weight": torch.ones(2)}, tmp_path / "repvgg.pth")
+    load_encoder(timm_like, read_timm(tmp_path / "repvgg.pth"))
+    assert all(bool((value == 1).all()) for value in timm_like.encoder.state_dict().values())
+    assert not timm_like.bifpn[0].p6_w1.any()
+    with pytest.raises(HnxError, match="holds no weights of repvgg_b0") as caught:
+        load_encoder(timm_like, {"stem.weight": torch.ones(2)})
+    assert "model.safetensors" in caught.value.fix
+
+
+def test_a_timm_backbone_takes_what_timm_downloads(timm_like: HybridNets, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def made(name: str, seed: int = 0, *, pretrained: bool = False) -> TimmEncoder:
+        asked.append((name, pretrained))
+        encoder = copy.deepcopy(timm_like.encoder)
+        for tensor in encoder.state_dict().values():
+            tensor.fill_(2.0 if pretrained else 3.0)
+        return TimmEncoder(encoder, (1, 1, 1, 1), False)
+
+    monkeypatch.setattr(timm_weights, "make_timm_encoder", made)
+    initialise(timm_like, 5, encoder="pretrained")
+    assert asked == [("repvgg_b0", False), ("repvgg_b0", True)]
+    assert all(bool((value == 2).all()) for value in timm_like.encoder.state_dict().values())
+
+
+def test_nothing_is_downloaded_for_an_efficientnet() -> None:
+    with pytest.raises(HnxError, match="timm backbones only") as caught:
+        initialise(_network(0), encoder="pretrained")
+    assert "efficientnet-b0" in caught.value.fix
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
