@@ -68,16 +68,14 @@ class AnchorFit:
 def label_sizes(split: Split, target: tuple[int, int], *, limit: int = 4000, seed: int = 0) -> Floats:
     """(n, 2): width and height in input pixels of the boxes that training sees, from labels alone.
 
-    Images are not opened: each is taken to have the shape of `org_img_size`.
+    Images are not opened: each is taken to have the shape of `org_img_size`. Label files that cannot be read are left
+    to whoever trains on them.
 
     Args:
         split: of the training data.
         target: (height, width) of the network's input.
         limit: largest number of label files to read, drawn at random from all.
         seed: of that draw.
-
-    Raises:
-        HnxError: a label file is damaged.
     """
     project = split.project
     names = split.names
@@ -88,7 +86,10 @@ def label_sizes(split: Split, target: tuple[int, int], *, limit: int = 4000, see
     place, wanted = Letterbox.fit(size, target), class_ids(project)
     found = [np.empty((0, 2))]
     for name in names:
-        labels = read_label(split.files(name).label, project.traffic_light_color)
+        try:
+            labels = read_label(split.files(name).label, project.traffic_light_color)
+        except HnxError:
+            continue
         kept = [label for label in labels.boxes if label.category in wanted and not fault_of(label.box, size)]
         boxes = boxes_in_input(kept, project, place)
         found.append(boxes[:, 2:4] - boxes[:, :2])

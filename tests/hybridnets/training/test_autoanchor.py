@@ -17,6 +17,7 @@ from hybridnets.project import load_project
 from hybridnets.training import autoanchor
 from hybridnets.training.autoanchor import AnchorFitness, fit_anchors, label_sizes, measure
 from hybridnets.training.losses import detection
+from tests.hybridnets.training.tiny import make_data, project
 
 KIT = Path(__file__).parents[2] / "data" / "parity" / "dataset"
 
@@ -52,6 +53,18 @@ def test_a_known_rule_is_found_with_width_and_height_in_their_places(known: Anch
     assert found.after.iou > found.before.iou
     assert found.before == measure(AnchorRule(), _boxes(known, 2000, 0.03))
     assert found.boxes == 2000
+
+
+def test_damaged_label_files_are_left_out(tmp_path: Path) -> None:
+    split = open_split(project(), make_data(tmp_path, train=4, val=1), "train")
+    every = label_sizes(split, (128, 128))
+    one = label_sizes(replace(split, names=split.names[:1]), (128, 128))
+    split.files(split.names[0]).label.write_text('{"frames": [')
+    assert np.array_equal(label_sizes(split, (128, 128)), every[len(one) :])
+    for name in split.names:
+        split.files(name).label.write_text("")
+    with pytest.raises(HnxError, match="Cannot fit anchors to 0 boxes"):
+        fit_anchors(label_sizes(split, (128, 128)))
 
 
 def test_the_seed_decides_everything() -> None:
