@@ -1,17 +1,19 @@
-"""Whether the classes of a project occur in the labels, asked before a run spends hours on nothing."""
+"""Whether the classes of a project occur in labels and masks, asked before a run spends hours on nothing."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from hybridnets.dataset import Split
 from hybridnets.dataset.labels import class_ids, read_label
+from hybridnets.dataset.masks import read_mask
 from hybridnets.errors import HnxError
 
-__all__ = ["check_labels"]
+__all__ = ["check_labels", "check_masks", "spread"]
 
 _LOOKED_AT = 300  # files of a millisecond each
+_DECODED = 50  # masks of a class, of some 5 ms each
 _SHOWN = 8  # categories named in a message
 
 
@@ -27,8 +29,7 @@ def check_labels(split: Split, note: Callable[[str], None]) -> None:
         HnxError: there are boxes, and not one is of a class of the project.
     """
     project = split.project
-    stride = max(1, len(split.names) // _LOOKED_AT)
-    names = split.names[::stride][:_LOOKED_AT]
+    names = spread(split.names, _LOOKED_AT)
     found: Counter[str] = Counter()
     for name in names:
         try:
@@ -51,6 +52,41 @@ def check_labels(split: Split, note: Callable[[str], None]) -> None:
     absent = [name for index, name in enumerate(project.classes) if kept and not kept[index]]
     if absent:
         note(f"no box in {len(names)} label files is of {_list(absent)}: check obj_list of the project file")
+
+
+def check_masks(split: Split, note: Callable[[str], None]) -> None:
+    """Look at some masks of each segmentation class, spread over all of them.
+
+    Files that cannot be read are left to whoever trains on them.
+
+    Args:
+        note: told of a class whose masks are all empty, or mark the whole image.
+    """
+    names = spread(split.names, _DECODED)
+    for index, (kind, folder) in enumerate(zip(split.project.seg_list, split.masks, strict=True)):
+        read = empty = full = 0
+        for name in names:
+            try:
+                mask = read_mask(split.files(name).masks[index])
+            except HnxError:
+                continue
+            read += 1
+            empty += not mask.any()
+            full += bool(mask.all())
+        if read and empty == read:
+            note(f"not one of {read} masks in {folder} marks a pixel of {kind}: check segroot of the project file")
+        elif read and full == read:
+            note(
+                f"each of {read} masks in {folder} marks the whole image as {kind}: 0 is background and every other "
+                "value is the class, so convert them, or check segroot of the project file"
+            )
+
+
+def spread(names: Sequence[str], count: int) -> Sequence[str]:
+    """At most `count` of the names, at equal distances from the first one on."""
+    if len(names) <= count:
+        return names
+    return [names[index * len(names) // count] for index in range(count)]
 
 
 def _list(names: Iterable[str]) -> str:

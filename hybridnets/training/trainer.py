@@ -16,7 +16,7 @@ from hybridnets.training.events import Listener, Silent
 from hybridnets.training.history import RunState
 from hybridnets.training.inherited import options_of_weights
 from hybridnets.training.journal import Journal
-from hybridnets.training.label_check import check_labels
+from hybridnets.training.label_check import check_labels, check_masks
 from hybridnets.training.loop import Loop
 from hybridnets.training.main_process import on_main
 from hybridnets.training.memory import keep_freed_memory
@@ -73,6 +73,8 @@ def train(
         splits = open_splits(config)
         if not config.freeze_det and config.distill is None:
             on_main(world, lambda: check_labels(splits[0], heard.note))
+        if not config.freeze_seg and config.distill is None:
+            on_main(world, lambda: check_masks(splits[0], heard.note))
         if not config.resume:
             claim()  # only now: data that cannot be trained on leave no folder behind
         config = with_anchors(config, world, splits[0], content, heard.note)
