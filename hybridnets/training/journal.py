@@ -38,6 +38,7 @@ class Journal:
         self, config: TrainConfig, world: World, listener: Listener, state: RunState, *, scored: bool, resumed: bool
     ) -> None:
         self._config, self._world, self._listener, self._state = config, world, listener, state
+        self._unread: list[tuple[str, str]] = []
         self._train: CsvLog | None = None
         self._val: CsvLog | None = None
         self._board = TensorBoard(None)
@@ -102,14 +103,21 @@ class Journal:
         self._listener.validated(event)
 
     def broken_samples(self, batches: tuple[Batch, ...]) -> None:
-        """Name what a step could not read, each sample once and the first ten of a run."""
+        """Keep what a step of this process could not read for `tell_broken`."""
+        self._unread += [(name, f"{error.what}: {error.why}") for batch in batches for name, error in batch.broken]
+        if self._world.size == 1:
+            self.tell_broken()  # at once: nobody need be waited for
+
+    def tell_broken(self) -> None:
+        """Name what any process could not read, each sample once and the first ten of a run; all call this."""
+        unread, self._unread = self._unread, []
         known = self._state.history.broken
-        for name, error in (pair for batch in batches for pair in batch.broken):
+        for name, why in (pair for part in self._world.gather(unread) for pair in part):
             if name in known:
                 continue
             known.append(name)
             if len(known) <= _MOST_BROKEN_NAMED:
-                self.note(f"sample {name} is left out: {error.what}: {error.why}")
+                self.note(f"sample {name} is left out: {why}")
             if len(known) == _MOST_BROKEN_NAMED:
                 self.note("further broken samples are counted only; `hnx data check` lists them all")
 

@@ -142,6 +142,7 @@ class Loop:
         text = f"step {step}: loss or gradient is not finite with {', '.join(names)}"
         asked = self.config.on_nan == "stop"
         if asked or history.skipped_in_row >= _MOST_SKIPPED:
+            self.journal.tell_broken()
             self.checkpoints.save()
             row = f"{history.skipped_in_row} steps in a row were left out"
             raise HnxError(
@@ -153,6 +154,7 @@ class Loop:
 
     def _tell_progress(self, meter: Meter, lr: float) -> None:
         state, history = self.state, self.state.history
+        self.journal.tell_broken()
         terms = meter.read(self.world)
         if terms:
             self.last_loss = terms["loss"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from hybridnets.dataset import SampleReader, open_split
 from hybridnets.network import create_model
@@ -68,6 +70,16 @@ def validation(world: World, data: Path) -> dict[str, Any]:
     return {"scores": dict(found.scores.metrics), "losses": dict(found.losses), "images": found.images}
 
 
+def break_a_sample(data: Path, out: Path) -> None:
+    """Damage the first sample that process 1 of 2 reads, and write its name down."""
+    run = config(data, data)
+    split = open_split(run.project, data, "train")
+    plan = BatchPlan(len(split), run.batch_size, rank=1, processes=2, seed=run.seed)
+    name = split.names[next(iter(plan))[0].sample]
+    split.files(name).image.write_bytes(b"no picture")
+    (out / "broken.txt").write_text(name)
+
+
 def main(data: Path, out: Path) -> None:
     """All of it, written by rank 0."""
     torch.set_num_threads(1)
@@ -76,7 +88,10 @@ def main(data: Path, out: Path) -> None:
         if world.is_main:
             torch.save(content, out / "found.pt")
         if world.size > 1:
-            run = config(data, out / "run", project=project(), epochs=1, sync_bn=True)
+            if world.is_main:
+                break_a_sample(shutil.copytree(data, out / "broken"), out)
+            dist.barrier()
+            run = config(out / "broken", out / "run", project=project(), epochs=1, sync_bn=True, augment=False)
             train(run, make_scorer=lambda _: NamedScorer())
 
 

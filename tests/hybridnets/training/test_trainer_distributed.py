@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -71,3 +72,9 @@ def test_one_process_writes_for_all(two: Path) -> None:
     content = resume.read_last(two / "run" / resume.LAST)
     assert content["step"] == content["steps_per_epoch"] == 2  # 8 images, two processes with 2 each
     assert len(list((two / "run").glob("*_best.pth"))) == 1
+
+
+def test_what_another_process_cannot_read_is_counted(two: Path) -> None:
+    name = (two / "broken.txt").read_text()
+    assert json.loads((two / "run" / "report.json").read_text())["broken_samples"] == [name]
+    assert resume.read_last(two / "run" / resume.LAST)["history"]["broken"] == [name]
