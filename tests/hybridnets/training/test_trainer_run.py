@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,12 +105,15 @@ def test_two_runs_cannot_share_a_folder(data: Path, tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_previous_checkpoint(done: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (done / resume.LAST).read_bytes()
 
-    def full(path: Path, content: Mapping[str, Any]) -> None:
-        with resume.atomic_path(path) as temporary:
-            temporary.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+    synchronise = os.fsync
 
-    monkeypatch.setattr(resume, "write_checkpoint", full)
+    def full(handle: int) -> None:
+        """Of a disk that has room for tables, and not for a checkpoint."""
+        if os.fstat(handle).st_size > 1 << 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        synchronise(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(HnxError, match=r"the disk is full[\s\S]*of before is whole"):
         train(config(data, done, resume=True, epochs=3))
     assert (done / resume.LAST).read_bytes() == before
