@@ -149,5 +149,5 @@ def test_bare_files_are_refused_before_anything_is_measured(
     assert error.count("hnx: ") == 1
     assert "net.onnx is a bare ONNX file, and only a bundle can be quantised" in error
     assert "fix: make a bundle with `hnx export`" in error
-    assert "-o" not in error
+    assert "with -o" not in error
     assert [path.name for path in network.parent.iterdir()] == ["net.onnx"]
