@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from benchmarks.environment import Stopwatch
 from benchmarks.statistics import FOREIGN_LIMIT
 from benchmarks.tuning.choice import choose, int8_remark, over_budget, unresolved
-from benchmarks.tuning.config import TuneConfig
+from benchmarks.tuning.config import LABEL_DROP, TuneConfig
 from benchmarks.tuning.losses import Losses, measure_losses
 from benchmarks.tuning.settings import Setting, precisions, stream_settings, thread_settings
 from benchmarks.tuning.timing import Timed, ratio, time_settings
@@ -137,9 +137,13 @@ def _remark_budget(search: _Search, timed: Mapping[Setting, Timed], best: Settin
         return
     share = ratio(timed[int8], timed[best])[1]
     if share < 1.0:
+        labelled = search.config.split is not None
+        # points of disagreement are no points of accuracy, which is what hnx quantize counts
+        points = search.config.budget if labelled else LABEL_DROP
         search.notes.append(
-            f"int8 takes {share:.2f} of {best.precision}'s time and loses too much; `hnx quantize --for "
-            f"{search.config.runtime} --max-drop {search.config.budget:g}` leaves its most harmful blocks in float"
+            f"int8 takes {share:.2f} of {best.precision}'s time and {'loses' if labelled else 'differs'} too much; "
+            f"`hnx quantize --for {search.config.runtime} --max-drop {points:g}` leaves its most harmful blocks in "
+            + ("float" if labelled else "float: it counts points of accuracy, and needs labelled images (--data)")
         )
 
 

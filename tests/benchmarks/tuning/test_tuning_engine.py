@@ -78,6 +78,18 @@ def test_int8_over_the_budget_leaves_bf16(world: dict[str, Any], bundle: Bundle)
     assert found.tuning.images == 20
 
 
+def test_points_of_disagreement_are_no_budget_for_labels(world: dict[str, Any], bundle: Bundle, data: Path) -> None:
+    world["lost"]["int8"] = {"boxes": 9.0, "lane": 4.0}
+    (remark,) = [note for note in engine.tune(config(bundle, max_drop=None)).notes if "hnx quantize" in note]
+    assert "--max-drop 0.5`" in remark
+    assert "needs labelled images (--data)" in remark
+    split = open_split(load_project("bdd100k"), data / "parity" / "dataset", None)
+    labelled = config(bundle, frames=None, split=split, max_drop=2.0)
+    (remark,) = [note for note in engine.tune(labelled).notes if "hnx quantize" in note]
+    assert "--max-drop 2`" in remark
+    assert "--data" not in remark
+
+
 def test_a_wider_budget_takes_int8(world: dict[str, Any], bundle: Bundle) -> None:
     int8 = Variant("int8", "net-int8.onnx", ("openvino",))
     files = {**bundle.manifest["files"], int8.file: {"sha256": "8" * 64, "bytes": 1}}
