@@ -21,7 +21,7 @@ from hybridnets.errors import ExitCode, HnxError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LEAST_OPSET", "LEAST_SCALE", "activation_scale", "insert_qdq", "quantise_weight"]
+__all__ = ["LEAST_OPSET", "LEAST_SCALE", "activation_scale", "insert_qdq", "quantisable_plan", "quantise_weight"]
 
 LEAST_OPSET = 13  # QuantizeLinear has per-channel scales from here on
 # FP16's smallest number above 0: a scale below it would become 0 in a graph of half precision
@@ -62,18 +62,7 @@ def insert_qdq(
     import onnx
 
     where = find_placement(placement) if isinstance(placement, str) else placement
-    if opset_of(model) < LEAST_OPSET:
-        raise HnxError(
-            f"This network has opset {opset_of(model)}",
-            why=f"quantisation per channel exists from {LEAST_OPSET} on",
-            fix="export it again with --opset 17",
-            code=ExitCode.USAGE,
-        )
-    plan = plan or make_plan(model, where, exclude=exclude, keep=keep)
-    if not plan.nodes:
-        raise HnxError(
-            "Nothing is left to quantise", why="every convolution is excluded", fix="exclude less", code=ExitCode.USAGE
-        )
+    plan = quantisable_plan(model, where, exclude=exclude, keep=keep, plan=plan)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     writer = _Writer(copy, Graph(model), where)
@@ -92,6 +81,36 @@ def insert_qdq(
         writer.quantise_weights(number, ranges if bias_correction else None)
     writer.finish()
     return copy
+
+
+def quantisable_plan(
+    model: onnx.ModelProto,
+    where: Placement,
+    *,
+    exclude: Sequence[str] = (),
+    keep: Collection[str] = (),
+    plan: Plan | None = None,
+) -> Plan:
+    """The plan of a model that can be quantised; takes no ranges, so it can be asked for before any is measured.
+
+    Args: see `insert_qdq`.
+
+    Raises:
+        HnxError: the opset is too old, an exclusion is wrong, or nothing is left to quantise (exit code 2).
+    """
+    if opset_of(model) < LEAST_OPSET:
+        raise HnxError(
+            f"This network has opset {opset_of(model)}",
+            why=f"quantisation per channel exists from {LEAST_OPSET} on",
+            fix="export it again with --opset 17",
+            code=ExitCode.USAGE,
+        )
+    plan = plan or make_plan(model, where, exclude=exclude, keep=keep)
+    if not plan.nodes:
+        raise HnxError(
+            "Nothing is left to quantise", why="every convolution is excluded", fix="exclude less", code=ExitCode.USAGE
+        )
+    return plan
 
 
 def activation_scale(found: Range, where: Placement) -> Scale:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from calibration.engine import Calibrated, QuantiseConfig
     from calibration.search import Fit, Journal, Measure, Sensitivity, Trial
     from hybridnets.bundle import Bundle
+    from hybridnets.dataset import Split
 
 __all__ = ["Budget", "rank", "search", "verdict"]
 
@@ -36,23 +37,21 @@ class Budget:
 
     Attributes:
         max_drop: points that every task may lose.
-        data: data set; None takes the default one.
-        limit: images of it.
+        split: labelled images, of `hnx.early.labelled_split`.
+        limit: how many of them.
         threads: of the network.
-        project: name or file of the project that the labels follow.
-        report: JSON file of everything that was tried; None writes none.
+        report: JSON file of everything that was tried; None writes none. With several targets each has one of its own.
     """
 
     max_drop: float
-    data: Path | None
+    split: Split
     limit: int
     threads: int
-    project: str = "bdd100k"
     report: Path | None = None
 
 
-def search(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Budget) -> Trial:
-    """The fewest blocks in float that keep the budget, for the one target of a configuration.
+def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget) -> Trial:
+    """The fewest blocks in float that keep the budget, for one target of a configuration.
 
     Raises:
         HnxError: no mixture keeps it (exit code 3), or nothing can be measured.
@@ -61,9 +60,8 @@ def search(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Bu
     from hnx.console import stdout, steps
     from hybridnets.files import write_json
 
-    target = config.targets[0]
-    with _journal(bundle, config, found, budget) as measure, steps() as show:
-        sensitivity = _ranked(measure, found, config, functools.partial(show, f"{target}: ranking blocks"))
+    with _journal(bundle, config, target, found, budget) as measure, steps() as show:
+        sensitivity = _ranked(measure, found, config, target, functools.partial(show, f"{target}: ranking blocks"))
         fit = fit_budget(
             sensitivity, measure, budget.max_drop, functools.partial(show, f"{target}: fitting the budget")
         )
@@ -82,42 +80,38 @@ def search(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Bu
     return fit.chosen
 
 
-def rank(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Budget) -> Sensitivity:
+def rank(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget) -> Sensitivity:
     """What each block costs when it alone is quantised; goes on where it was stopped."""
     from hnx.console import steps
 
-    with _journal(bundle, config, found, budget) as measure, steps() as show:
-        return _ranked(measure, found, config, functools.partial(show, "ranking blocks"))
+    with _journal(bundle, config, target, found, budget) as measure, steps() as show:
+        return _ranked(measure, found, config, target, functools.partial(show, "ranking blocks"))
 
 
 def _ranked(
-    measure: Measure, found: Calibrated, config: QuantiseConfig, show: Callable[[int, int, str], None]
+    measure: Measure, found: Calibrated, config: QuantiseConfig, target: str, show: Callable[[int, int, str], None]
 ) -> Sensitivity:
     from calibration.placement import make_plan, placement
     from calibration.search import rank_blocks
     from hybridnets.blocks import sort_blocks
 
-    plan = make_plan(found.model, placement(config.targets[0]), exclude=config.exclude)
+    plan = make_plan(found.model, placement(target), exclude=config.exclude)
     blocks = sort_blocks(name for name, (quantised, _) in plan.blocks.items() if quantised)
     return rank_blocks(blocks, measure, show)
 
 
 @contextlib.contextmanager
-def _journal(bundle: Bundle, config: QuantiseConfig, found: Calibrated, budget: Budget) -> Iterator[Journal]:
+def _journal(
+    bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget
+) -> Iterator[Journal]:
     """What measures networks, and keeps what it found in the user's cache."""
-    from benchmarks.accuracy.config import check_project
     from benchmarks.accuracy.protocols import Heads
     from benchmarks.accuracy.quick import task_names
     from calibration.search import Journal
     from hnx.console import note
-    from hnx.defaults import resolve_split
     from hnx.trials import trials
-    from hybridnets.project import load_project
 
-    project = load_project(budget.project)
-    check_project(bundle, project)
-    split = resolve_split(project, budget.data, None, limit=budget.limit)
-    target = config.targets[0]
+    split = budget.split
     parts = {
         **found.key.to_json(),
         "target": target,

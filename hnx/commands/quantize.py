@@ -106,12 +106,14 @@ def command(
     """
     from dataclasses import replace
 
+    from benchmarks.report import check_output
     from calibration.engine import QuantiseConfig, calibrate, quantise
     from calibration.ranges import RangeConfig
     from calibration.variants import check_manifest
     from hnx.budget import Budget, search, verdict
     from hnx.console import progress, status
     from hnx.defaults import calibration_source, resolve_bundle
+    from hnx.early import check_quantisable, labelled_split
     from runtimes.base import available_threads
 
     threads = threads or available_threads()
@@ -127,9 +129,14 @@ def command(
         fresh=fresh,
         bias_correction=bias_correction,
     )
-    budget = None if max_drop is None else Budget(max_drop, data, limit, threads, project, report)
+    if report is not None:
+        check_output(report)
     opened = resolve_bundle(bundle)
     check_manifest(opened)
+    check_quantisable(opened, config.targets, exclude)
+    budget = None
+    if max_drop is not None:
+        budget = Budget(max_drop, labelled_split(opened, project, data, limit), limit, threads, report)
     if calib is None:
         source, part = calibration_source(opened, frames)
         config = replace(config, source=source, split=split or part)
@@ -142,11 +149,12 @@ def command(
             result = quantise(opened, config, found, step)
         _report(result)
     else:
+        # all searches come first: where one target keeps no budget, nothing is written
+        fits = {target: search(opened, config, target, found, budget) for target in config.targets if target != "fp16"}
         for target in config.targets:
-            single = replace(config, targets=(target,))
-            fit = None if target == "fp16" else search(opened, single, found, budget)
+            kept = fits[target].kept if target in fits else ()
             with status("making networks") as step:
-                result = quantise(opened, single, found, step, keep=() if fit is None else fit.kept)
+                result = quantise(opened, replace(config, targets=(target,)), found, step, keep=kept)
             opened = result.bundle
             _report(result)
     verdict(result.bundle, config.targets, threads, max_latency_ratio)

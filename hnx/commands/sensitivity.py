@@ -69,12 +69,14 @@ def command(
     """
     from dataclasses import replace
 
+    from benchmarks.report import check_output
     from calibration.engine import QuantiseConfig, calibrate
     from calibration.ranges import RangeConfig
     from calibration.variants import check_manifest
     from hnx.budget import Budget, rank
     from hnx.console import note, progress, status
     from hnx.defaults import calibration_source, resolve_bundle
+    from hnx.early import check_quantisable, labelled_split
     from runtimes.base import available_threads
 
     threads = threads or available_threads()
@@ -87,8 +89,11 @@ def command(
         split=split,
         seed=seed,
     )
+    check_output(csv_path)
     opened = resolve_bundle(bundle)
     check_manifest(opened)
+    check_quantisable(opened, config.targets, exclude)
+    budget = Budget(0.0, labelled_split(opened, project, data, limit), limit, threads)
     if calib is None:
         source, part = calibration_source(opened, frames)
         config = replace(config, source=source, split=split or part)
@@ -97,7 +102,7 @@ def command(
         found = calibrate(opened, config, step, lambda done, total: bar.update(task, completed=done, total=total))
     for text in found.frames.notes:
         note(text)
-    ranking = rank(opened, config, found, Budget(0.0, data, limit, threads, project))
+    ranking = rank(opened, config, target, found, budget)
     _report(ranking, csv_path, target)
 
 

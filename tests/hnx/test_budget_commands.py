@@ -8,11 +8,13 @@ import re
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.tuning.settings import Setting
 from benchmarks.tuning.timing import Timed
+from calibration.variants import float_model
 from hnx import budget, trials
 from hnx.__main__ import main
 from hybridnets.bundle import Bundle, open_bundle
@@ -51,6 +53,19 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...] | None]:
             {n.split("/")[1] for n in scales}
         )
         return {task: value - lost for task, value in TASKS.items()}
+
+    monkeypatch.setattr(trials.Trials, "__call__", figures)
+    return asked
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...] | None]:
+    """The same figures for every network, none of which is made."""
+    asked: list[tuple[str, ...] | None] = []
+
+    def figures(self: trials.Trials, kept: Collection[str] | None) -> dict[str, float]:
+        asked.append(None if kept is None else tuple(kept))
+        return dict(TASKS)
 
     monkeypatch.setattr(trials.Trials, "__call__", figures)
     return asked
@@ -110,6 +125,73 @@ def test_nothing_fits(
     assert main(["quantize", *words, "--for", "openvino", "--max-drop", "0.001"]) == ExitCode.GATE_FAILED
     assert "closest one loses" in capsys.readouterr().err
     assert sorted(path.name for path in bundle.iterdir()) == before
+
+
+def test_nothing_is_written_where_one_of_several_targets_keeps_no_budget(
+    words: list[str],
+    bundle: Path,
+    timed: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def figures(self: trials.Trials, kept: Collection[str] | None) -> dict[str, float]:
+        lost = 5.0 if self.target == bad and kept is not None else 0.0
+        return {task: value - lost for task, value in TASKS.items()}
+
+    monkeypatch.setattr(trials.Trials, "__call__", figures)
+    before = sorted((path.name, path.read_bytes()) for path in bundle.iterdir())
+    command = ["quantize", *words, "--for", "openvino,onnxruntime", "--max-drop", "0.5", "--report", "fit.json"]
+    bad = "onnxruntime"
+    assert main(command) == ExitCode.GATE_FAILED
+    assert "for onnxruntime" in capsys.readouterr().err
+    assert sorted((path.name, path.read_bytes()) for path in bundle.iterdir()) == before
+    # the report of each target says why
+    assert json.loads(Path("fit-openvino.json").read_text())["chosen"]["kept_float"] == []
+    assert json.loads(Path("fit-onnxruntime.json").read_text())["chosen"] is None
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "code", "text"),
+    [
+        ("quantize", ["--exclude", "("], ExitCode.USAGE, "not a regular expression"),
+        ("quantize", ["--exclude", "nosuch"], ExitCode.USAGE, "'nosuch' matches no"),
+        ("quantize", ["--exclude", "."], ExitCode.USAGE, "Nothing is left to quantise"),
+        ("quantize", ["--max-drop", "1", "-p", "nosuch"], ExitCode.USAGE, "nosuch"),
+        ("quantize", ["--max-drop", "1", "--data", "nosuch"], ExitCode.FAILED, "nosuch"),
+        ("quantize", ["--max-drop", "1", "--report", "file/x.json"], ExitCode.USAGE, "is a file, not a folder"),
+        ("sensitivity", ["--exclude", "("], ExitCode.USAGE, "not a regular expression"),
+        ("sensitivity", ["-p", "nosuch"], ExitCode.USAGE, "nosuch"),
+        ("sensitivity", ["--csv", "file/x.csv"], ExitCode.USAGE, "is a file, not a folder"),
+    ],
+)
+def test_mistakes_show_before_the_calibration(
+    command: str,
+    more: list[str],
+    code: ExitCode,
+    text: str,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("calibration.engine.calibrate", lambda *_: pytest.fail("it calibrates"))
+    Path("file").touch()
+    assert main([command, *words, *more]) == code
+    assert text in capsys.readouterr().err
+
+
+def test_an_old_opset_shows_before_the_calibration(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def old(bundle: Bundle) -> Any:
+        model = float_model(bundle)
+        model.opset_import[0].version = 12
+        return model
+
+    monkeypatch.setattr("calibration.variants.float_model", old)
+    monkeypatch.setattr("calibration.engine.calibrate", lambda *_: pytest.fail("it calibrates"))
+    for command in ("quantize", "sensitivity"):
+        assert main([command, *words]) == ExitCode.USAGE
+        assert "opset 12" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
