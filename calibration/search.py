@@ -5,6 +5,7 @@ Nothing here runs a network: a `Measure` does, and is asked for figures of a net
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,23 +82,31 @@ class Journal:
     """Figures that were measured, in a file that is whole after every one of them.
 
     Args:
-        path: of a JSON file; None keeps nothing.
-        key: everything that decides figures; a file of another key starts anew.
+        path: of a JSON file in a cache; None keeps nothing.
+        key: everything that decides figures; a file of another key, or a damaged one, starts anew.
         measure: called for what is not there yet.
+
+    Attributes:
+        found: blocks in float, as a text -> figures; what was measured before to begin with.
+        damage: why the file that lay there is not used; empty where nothing is wrong with it.
     """
 
     def __init__(self, path: Path | None, key: str, measure: Measure) -> None:
         self.path, self.key, self.measure = path, key, measure
         self.found: dict[str, dict[str, float]] = {}
-        self.reused = 0
+        self.damage = ""
         if path is not None and path.exists():
-            self.found = _stored(path, key)
+            try:
+                self.found = _stored(path, key)
+            except HnxError as error:  # it is no JSON, or cannot be read
+                self.damage = error.why
+            except (AttributeError, TypeError, ValueError, OverflowError) as error:
+                self.damage = str(error)
 
     def __call__(self, kept: Collection[str] | None) -> Figures:
         """Figures, from the file where they are there."""
         label = _FLOAT if kept is None else ",".join(sorted(kept))
         if label in self.found:
-            self.reused += 1
             return self.found[label]
         figures = {task: float(value) for task, value in self.measure(kept).items()}
         self.found[label] = figures
@@ -107,18 +116,20 @@ class Journal:
 
 
 def _stored(path: Path, key: str) -> dict[str, dict[str, float]]:
+    """Figures of a file; none of those of another key."""
     value = read_json(path, limit=16 << 20)
     if not isinstance(value, dict) or value.get("kind") != "hnx trials" or not isinstance(value.get("figures"), dict):
-        raise HnxError(f"{path} is no journal of trials", why="it would be replaced", fix="name another file")
+        raise ValueError("it is no journal of trials")
     if value.get("key") != key:
         return {}
-    try:
-        return {
-            str(label): {str(task): float(number) for task, number in figures.items()}
-            for label, figures in value["figures"].items()
-        }
-    except (AttributeError, TypeError, ValueError) as error:
-        raise HnxError(f"Cannot read {path}", why=str(error), fix="delete it, and measure again") from error
+    found = {
+        str(label): {str(task): float(number) for task, number in figures.items()}
+        for label, figures in value["figures"].items()
+    }
+    numbers = [number for figures in found.values() for number in figures.values()]
+    if len({frozenset(figures) for figures in found.values()}) > 1 or not all(map(math.isfinite, numbers)):
+        raise ValueError("its figures do not fit together")
+    return found
 
 
 def rank_blocks(

@@ -125,9 +125,15 @@ def _journal(
     path = cache_folder() / "trials" / f"{key[:32]}.json"
     with trials(bundle, target, found, config, split, budget.limit, budget.threads) as measure:
         journal = Journal(path, key, measure)
-        yield journal
-        if journal.reused:
-            note(f"{journal.reused} of these networks were measured before: {path}")
+        if journal.damage:
+            note(f"{path} is damaged and is replaced: {journal.damage}")
+        if journal.found:
+            note(f"{len(journal.found)} network(s) of this search were measured before, and are not again: {path}")
+        try:
+            yield journal
+        except KeyboardInterrupt:
+            note(f"the same command goes on from here: {len(journal.found)} measured network(s) are kept in {path}")
+            raise
 
 
 def _table(fit: Fit, target: str) -> Table:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from calibration.search import Fit, Journal, Sensitivity, fit_budget, rank_blocks
-from hybridnets.errors import HnxError
 
 COSTS = {
     "encoder/stem": (0.0, 0.0, 0.0),
@@ -86,9 +85,9 @@ def test_a_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert len(json.loads(path.read_text())["figures"]) == 3
     rest = Fake()
     journal = Journal(path, "key", rest)
+    assert len(journal.found) == 3
     assert rank_blocks(list(COSTS), journal) == ranking(Fake())
     assert len(rest.asked) == len(COSTS) + 1 - 3
-    assert journal.reused == 3
 
 
 def test_figures_of_something_else_are_not_taken(tmp_path: Path) -> None:
@@ -99,10 +98,30 @@ def test_figures_of_something_else_are_not_taken(tmp_path: Path) -> None:
     assert len(again.asked) == len(COSTS) + 1
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"kind": "hnx trials", "key": "k", "figures": {"a": 3}}'])
-def test_a_file_that_is_no_journal(tmp_path: Path, text: str) -> None:
+def journal_text(figures: str) -> str:
+    return f'{{"kind": "hnx trials", "key": "k", "figures": {figures}}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        "{not json",
+        '{"kind": "hnx trials", "key": "k"}',
+        journal_text('{"float": 3}'),
+        journal_text('{"float": {"mAP50": "many"}}'),
+        journal_text('{"float": {"mAP50": NaN}}'),
+        journal_text('{"float": {"mAP50": 1.0}, "": {"lane IoU": 1.0}}'),
+    ],
+)
+def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trials.json"
     path.write_text(text)
-    with pytest.raises(HnxError):
-        Journal(path, "k", Fake())
-    assert path.read_text() == text
+    journal = Journal(path, "k", Fake())
+    assert journal.damage
+    assert rank_blocks(list(COSTS), journal) == ranking(Fake())
+    again = Journal(path, "k", Fake())
+    assert not again.damage
+    assert len(again.found) == len(COSTS) + 1

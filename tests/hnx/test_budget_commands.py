@@ -111,7 +111,9 @@ def test_the_block_that_costs_most_stays_float(
     before = len(measured)
     assert main(["quantize", *words, "--for", "openvino", "--max-drop", "0.5"]) == ExitCode.OK
     assert len(measured) == before
-    assert "measured before" in capsys.readouterr().err
+    captured = capsys.readouterr().err
+    # and says so before it goes through them
+    assert captured.index(f"{before} network(s) of this search were measured before") < captured.index("ranking blocks")
 
 
 def test_nothing_fits(
@@ -148,6 +150,43 @@ def test_nothing_is_written_where_one_of_several_targets_keeps_no_budget(
     # the report of each target says why
     assert json.loads(Path("fit-openvino.json").read_text())["chosen"]["kept_float"] == []
     assert json.loads(Path("fit-onnxruntime.json").read_text())["chosen"] is None
+
+
+def test_an_interrupted_search_says_how_to_go_on(
+    words: list[str],
+    counted: list[tuple[str, ...] | None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures = trials.Trials.__call__
+
+    def stopped(self: trials.Trials, kept: Collection[str] | None) -> dict[str, float]:
+        if len(counted) == 3:
+            raise KeyboardInterrupt
+        return figures(self, kept)
+
+    monkeypatch.setattr(trials.Trials, "__call__", stopped)
+    assert main(["sensitivity", *words]) == ExitCode.INTERRUPTED
+    assert "the same command goes on from here: 3 measured network(s) are kept" in capsys.readouterr().err
+    monkeypatch.setattr(trials.Trials, "__call__", figures)
+    assert main(["sensitivity", *words]) == ExitCode.OK
+    captured = capsys.readouterr().err
+    assert captured.index("3 network(s) of this search were measured before") < captured.index("ranking blocks")
+
+
+def test_damaged_trials_are_measured_again(
+    words: list[str],
+    tmp_path: Path,
+    counted: list[tuple[str, ...] | None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["sensitivity", *words]) == ExitCode.OK
+    before = len(counted)
+    (journal,) = (tmp_path / "cache" / "trials").iterdir()
+    journal.write_text(journal.read_text()[:-100])
+    assert main(["sensitivity", *words]) == ExitCode.OK
+    assert len(counted) == 2 * before
+    assert f"{journal} is damaged and is replaced" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
