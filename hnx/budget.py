@@ -109,12 +109,13 @@ def _journal(
     from benchmarks.accuracy.quick import task_names
     from calibration.search import Journal
     from hnx.console import note
-    from hnx.trials import trials
+    from hnx.trials import place_of, trials
 
     split = budget.split
     parts = {
         **found.key.to_json(),
         "target": target,
+        "place": place_of(target),
         "exclude": config.exclude,
         "bias": config.bias_correction,
         "data": split.digest(),

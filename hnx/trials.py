@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybridnets.errors import ExitCode, HnxError
 
@@ -17,7 +17,22 @@ if TYPE_CHECKING:
     from hybridnets.bundle import Bundle
     from hybridnets.dataset import Sample, Split
 
-__all__ = ["Trials", "trials"]
+__all__ = ["Trials", "place_of", "trials"]
+
+
+def runtime_of(target: str) -> str:
+    """The runtime that computes the networks of a target here."""
+    return target if target in ("openvino", "onnxruntime") else "onnxruntime"
+
+
+def place_of(target: str) -> dict[str, Any]:
+    """What decides the figures of a network beside the network: another version, or a CPU with other units, rounds
+    otherwise."""
+    from runtimes.hardware import isa
+    from runtimes.registry import entry, installed_version
+
+    name = runtime_of(target)
+    return {"runtime": name, "version": installed_version(entry(name)), "instructions": isa()}
 
 
 class Trials:
@@ -42,7 +57,7 @@ class Trials:
         from hybridnets.bundle import open_bundle
 
         self.target, self.found, self.config, self.samples, self.threads = target, found, config, samples, threads
-        self.runtime = target if target in ("openvino", "onnxruntime") else "onnxruntime"
+        self.runtime = runtime_of(target)
         self.bundle = open_bundle(folder)
 
     def __call__(self, kept: Collection[str] | None) -> dict[str, float]:

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,26 @@ def test_nothing_is_written_where_one_of_several_targets_keeps_no_budget(
     # the report of each target says why
     assert json.loads(Path("fit-openvino.json").read_text())["chosen"]["kept_float"] == []
     assert json.loads(Path("fit-onnxruntime.json").read_text())["chosen"] is None
+
+
+@pytest.mark.parametrize(
+    ("place", "changed"),
+    [("runtimes.hardware.isa", lambda: ["another"]), ("runtimes.registry.installed_version", lambda row: "0.1")],
+)
+def test_figures_of_another_machine_are_not_taken(
+    place: str,
+    changed: Callable[..., Any],
+    words: list[str],
+    counted: list[tuple[str, ...] | None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["sensitivity", *words]) == ExitCode.OK
+    before = len(counted)
+    monkeypatch.setattr(place, changed)
+    assert main(["sensitivity", *words]) == ExitCode.OK
+    assert len(counted) == 2 * before
+    assert "measured before" not in capsys.readouterr().err
 
 
 def test_an_interrupted_search_says_how_to_go_on(
