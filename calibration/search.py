@@ -88,16 +88,18 @@ class Journal:
 
     Attributes:
         found: blocks in float, as a text -> figures; what was measured before to begin with.
+        remarks: see `once`; None until they are made.
         damage: why the file that lay there is not used; empty where nothing is wrong with it.
     """
 
     def __init__(self, path: Path | None, key: str, measure: Measure) -> None:
         self.path, self.key, self.measure = path, key, measure
         self.found: dict[str, dict[str, float]] = {}
+        self.remarks: dict[str, str] | None = None
         self.damage = ""
         if path is not None and path.exists():
             try:
-                self.found = _stored(path, key)
+                self.found, self.remarks = _stored(path, key)
             except HnxError as error:  # it is no JSON, or cannot be read
                 self.damage = error.why
             except (AttributeError, TypeError, ValueError, OverflowError) as error:
@@ -110,18 +112,29 @@ class Journal:
             return self.found[label]
         figures = {task: float(value) for task, value in self.measure(kept).items()}
         self.found[label] = figures
-        if self.path is not None:
-            write_json(self.path, {"kind": "hnx trials", "key": self.key, "figures": self.found})
+        self._keep()
         return figures
 
+    def once(self, make: Callable[[], Mapping[str, str]]) -> dict[str, str]:
+        """Remarks on the whole search, made once and kept with its figures."""
+        if self.remarks is None:
+            self.remarks = dict(make())
+            self._keep()
+        return self.remarks
 
-def _stored(path: Path, key: str) -> dict[str, dict[str, float]]:
-    """Figures of a file; none of those of another key."""
+    def _keep(self) -> None:
+        if self.path is not None:
+            value = {"kind": "hnx trials", "key": self.key, "remarks": self.remarks, "figures": self.found}
+            write_json(self.path, value)
+
+
+def _stored(path: Path, key: str) -> tuple[dict[str, dict[str, float]], dict[str, str] | None]:
+    """Figures and remarks of a file; none of those of another key."""
     value = read_json(path, limit=16 << 20)
     if not isinstance(value, dict) or value.get("kind") != "hnx trials" or not isinstance(value.get("figures"), dict):
         raise ValueError("it is no journal of trials")
     if value.get("key") != key:
-        return {}
+        return {}, None
     found = {
         str(label): {str(task): float(number) for task, number in figures.items()}
         for label, figures in value["figures"].items()
@@ -129,7 +142,8 @@ def _stored(path: Path, key: str) -> dict[str, dict[str, float]]:
     numbers = [number for figures in found.values() for number in figures.values()]
     if len({frozenset(figures) for figures in found.values()}) > 1 or not all(map(math.isfinite, numbers)):
         raise ValueError("its figures do not fit together")
-    return found
+    remarks = value.get("remarks")
+    return found, None if remarks is None else {str(task): str(why) for task, why in remarks.items()}
 
 
 def rank_blocks(

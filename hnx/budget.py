@@ -54,7 +54,7 @@ def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrate
     """The fewest blocks in float that keep the budget, for one target of a configuration.
 
     Raises:
-        HnxError: no mixture keeps it (exit code 3), or nothing can be measured.
+        HnxError: no mixture keeps it (exit code 3), or nothing can be measured (exit code 4).
     """
     from calibration.search import fit_budget
     from hnx.console import stdout, steps
@@ -68,7 +68,8 @@ def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrate
     stdout().print(_table(fit, target))
     if budget.report is not None:
         path = budget.report.with_name(f"{budget.report.stem}-{target}{budget.report.suffix or '.json'}")
-        write_json(path if len(config.targets) > 1 else budget.report, _json(target, sensitivity, fit))
+        content = {**_json(target, sensitivity, fit), "not_guarded": measure.remarks or {}}
+        write_json(path if len(config.targets) > 1 else budget.report, content)
     if fit.chosen is None:
         closest = min(fit.trials, key=lambda trial: trial.worst)
         raise HnxError(
@@ -81,7 +82,11 @@ def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrate
 
 
 def rank(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget) -> Sensitivity:
-    """What each block costs when it alone is quantised; goes on where it was stopped."""
+    """What each block costs when it alone is quantised; goes on where it was stopped.
+
+    Raises:
+        HnxError: nothing can be measured (exit code 4).
+    """
     from hnx.console import steps
 
     with _journal(bundle, config, target, found, budget) as measure, steps() as show:
@@ -105,13 +110,14 @@ def _journal(
     bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget
 ) -> Iterator[Journal]:
     """What measures networks, and keeps what it found in the user's cache."""
+    from benchmarks.accuracy.measurable import warnings_of
     from benchmarks.accuracy.protocols import Heads
     from benchmarks.accuracy.quick import task_names
     from calibration.search import Journal
-    from hnx.console import note
+    from hnx.console import note, status
     from hnx.trials import place_of, trials
 
-    split = budget.split
+    split, heads = budget.split, Heads.for_bundle(bundle)
     parts = {
         **found.key.to_json(),
         "target": target,
@@ -119,7 +125,7 @@ def _journal(
         "exclude": config.exclude,
         "bias": config.bias_correction,
         "data": split.digest(),
-        "tasks": task_names(Heads.for_bundle(bundle)),
+        "tasks": task_names(heads),
         "images": min(budget.limit, len(split)),
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -131,6 +137,11 @@ def _journal(
         if journal.found:
             note(f"{len(journal.found)} network(s) of this search were measured before, and are not again: {path}")
         try:
+            if journal.remarks is None:
+                with status(f"{target}: measuring the float network"):
+                    journal.once(measure.unmeasurable)
+            for text in warnings_of(journal.remarks or {}, heads, untrained=bundle.untrained):
+                note(text)
             yield journal
         except KeyboardInterrupt:
             note(f"the same command goes on from here: {len(journal.found)} measured network(s) are kept in {path}")

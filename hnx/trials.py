@@ -6,13 +6,14 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridnets.errors import ExitCode, HnxError
 
 if TYPE_CHECKING:
+    from benchmarks.accuracy.metrics import Accumulator
     from calibration.engine import Calibrated, QuantiseConfig
     from hybridnets.bundle import Bundle
     from hybridnets.dataset import Sample, Split
@@ -59,6 +60,7 @@ class Trials:
         self.target, self.found, self.config, self.samples, self.threads = target, found, config, samples, threads
         self.runtime = runtime_of(target)
         self.bundle = open_bundle(folder)
+        self._float: Accumulator | None = None
 
     def __call__(self, kept: Collection[str] | None) -> dict[str, float]:
         """Points of each task; `kept` are the blocks in float, None the float network.
@@ -68,23 +70,41 @@ class Trials:
         """
         from dataclasses import replace
 
+        from benchmarks.accuracy.quick import tasks
         from calibration.engine import variant_of
         from calibration.variants import add_variants
 
-        if kept is not None:
-            variant = replace(variant_of(self.target, self.found, self.config, kept), runtimes=(self.runtime,))
-            self.bundle = add_variants(self.bundle, [variant])
-        return self._figures("fp32" if kept is None else "int8")
+        if kept is None:
+            return tasks(self._float_scores())
+        variant = replace(variant_of(self.target, self.found, self.config, kept), runtimes=(self.runtime,))
+        self.bundle = add_variants(self.bundle, [variant])
+        return tasks(self._scores("int8"))
 
-    def _figures(self, precision: str) -> dict[str, float]:
-        from benchmarks.accuracy.quick import score, tasks
+    def unmeasurable(self) -> Mapping[str, str]:
+        """Task -> why no loss could be seen in it on these images.
+
+        Raises:
+            HnxError: the runtime refuses the float network.
+        """
+        from benchmarks.accuracy.measurable import unmeasurable
+
+        scores = self._float_scores()
+        return unmeasurable(scores.metrics(coco=False).to_json(), scores.heads)
+
+    def _float_scores(self) -> Accumulator:
+        if self._float is None:
+            self._float = self._scores("fp32")
+        return self._float
+
+    def _scores(self, precision: str) -> Accumulator:
+        from benchmarks.accuracy.quick import score
         from runtimes.base import RuntimeOptions
         from runtimes.opening import open_runtime
 
         with open_runtime(
             self.runtime, self.bundle, RuntimeOptions(precision=precision, threads=self.threads)
         ) as runtime:
-            return tasks(score(runtime, self.samples))
+            return score(runtime, self.samples)
 
 
 @contextlib.contextmanager

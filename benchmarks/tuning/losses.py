@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.accuracy.config import EvalConfig
 from benchmarks.accuracy.engine import EvalProgress, run_eval
+from benchmarks.accuracy.measurable import unmeasurable, warnings_of
 from benchmarks.accuracy.protocols import Heads
 from benchmarks.accuracy.quick import task_names
 from benchmarks.agreement import match_boxes
@@ -97,7 +98,8 @@ def _with_labels(
     if report.skipped:
         row = report.skipped[0]
         raise HnxError(f"{row_name(row)} was not evaluated", why=row["skipped"]["reason"], fix=row["skipped"]["fix"])
-    wanted = task_names(Heads.for_bundle(config.bundle))
+    heads = Heads.for_bundle(config.bundle)
+    wanted = task_names(heads)
     lost = {
         row["precision"]: {task: values["points"] for task, values in row["drop"]["metrics"].items() if task in wanted}
         for row in report.measured
@@ -110,7 +112,7 @@ def _with_labels(
             why="its labels hold no box and no area of the network's classes",
             fix="name labelled images with --data, or frames without labels with --frames",
         )
-    notes = []
+    notes = warnings_of(unmeasurable(baseline["metrics"], heads), heads, untrained=config.bundle.untrained)
     if broken := report.data["broken"]["count"]:
         notes.append(f"{broken} image(s) cannot be read and are left out; `hnx data check` names them")
     return Losses(lost, int(baseline["images"]), config.split.images.parent.parent.name or "data", tuple(notes))

@@ -98,8 +98,8 @@ def test_figures_of_something_else_are_not_taken(tmp_path: Path) -> None:
     assert len(again.asked) == len(COSTS) + 1
 
 
-def journal_text(figures: str) -> str:
-    return f'{{"kind": "hnx trials", "key": "k", "figures": {figures}}}'
+def journal_text(figures: str, remarks: str = "null") -> str:
+    return f'{{"kind": "hnx trials", "key": "k", "remarks": {remarks}, "figures": {figures}}}'
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,7 @@ def journal_text(figures: str) -> str:
         journal_text('{"float": {"mAP50": "many"}}'),
         journal_text('{"float": {"mAP50": NaN}}'),
         journal_text('{"float": {"mAP50": 1.0}, "": {"lane IoU": 1.0}}'),
+        journal_text("{}", "[]"),
     ],
 )
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
@@ -125,3 +126,13 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     again = Journal(path, "k", Fake())
     assert not again.damage
     assert len(again.found) == len(COSTS) + 1
+
+
+def test_remarks_are_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "trials.json"
+    journal = Journal(path, "k", Fake())
+    assert journal.remarks is None
+    assert journal.once(lambda: {"mAP50": "no label"}) == {"mAP50": "no label"}
+    again = Journal(path, "k", Fake())
+    assert again.once(dict) == {"mAP50": "no label"}
+    assert Journal(path, "another", Fake()).once(dict) == {}

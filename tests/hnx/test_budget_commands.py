@@ -55,6 +55,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...] | None]:
         return {task: value - lost for task, value in TASKS.items()}
 
     monkeypatch.setattr(trials.Trials, "__call__", figures)
+    monkeypatch.setattr(trials.Trials, "unmeasurable", lambda self: {})
     return asked
 
 
@@ -68,6 +69,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...] | None]:
         return dict(TASKS)
 
     monkeypatch.setattr(trials.Trials, "__call__", figures)
+    monkeypatch.setattr(trials.Trials, "unmeasurable", lambda self: {})
     return asked
 
 
@@ -141,6 +143,7 @@ def test_nothing_is_written_where_one_of_several_targets_keeps_no_budget(
         return {task: value - lost for task, value in TASKS.items()}
 
     monkeypatch.setattr(trials.Trials, "__call__", figures)
+    monkeypatch.setattr(trials.Trials, "unmeasurable", lambda self: {})
     before = sorted((path.name, path.read_bytes()) for path in bundle.iterdir())
     command = ["quantize", *words, "--for", "openvino,onnxruntime", "--max-drop", "0.5", "--report", "fit.json"]
     bad = "onnxruntime"
@@ -150,6 +153,33 @@ def test_nothing_is_written_where_one_of_several_targets_keeps_no_budget(
     # the report of each target says why
     assert json.loads(Path("fit-openvino.json").read_text())["chosen"]["kept_float"] == []
     assert json.loads(Path("fit-onnxruntime.json").read_text())["chosen"] is None
+
+
+def test_tasks_that_guard_nothing_are_named(
+    words: list[str],
+    bundle: Path,
+    counted: list[tuple[str, ...] | None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reasons = {"lane IoU": "no label of it in these images"}
+    monkeypatch.setattr(trials.Trials, "unmeasurable", lambda self: reasons)
+    assert main(["sensitivity", *words]) == ExitCode.OK
+    said = "no loss of lane IoU can be seen, and no budget guards it: no label of it in these images"
+    assert said in capsys.readouterr().err
+    # a search that goes on says it again
+    assert main(["sensitivity", *words]) == ExitCode.OK
+    assert said in capsys.readouterr().err
+    # where nothing at all can be seen, nothing is measured: other images, another search
+    reasons |= {"mAP50": "FP32 itself scores 0.0", "road mIoU": "FP32 itself scores 0.0"}
+    where = bundle / "manifest.json"
+    manifest = json.loads(where.read_text())
+    manifest["model"]["untrained"] = False
+    where.write_text(json.dumps(manifest))
+    before = len(counted)
+    assert main(["sensitivity", *words, "--limit", "1"]) == ExitCode.NOTHING_RAN
+    assert "No task can be measured" in capsys.readouterr().err
+    assert len(counted) == before
 
 
 @pytest.mark.parametrize(
@@ -287,10 +317,13 @@ def test_sensitivity_writes_a_table_and_a_picture(
     assert "classifier" in capsys.readouterr().out
 
 
-def test_real_figures_of_a_few_images(words: list[str], bundle: Path, timed: dict[str, float]) -> None:
-    """Everything measured for real: the untrained network loses nothing worth a word."""
+def test_real_figures_of_a_few_images(
+    words: list[str], bundle: Path, timed: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything measured for real: the untrained network loses nothing worth a word, which is said."""
     assert main(["quantize", *words, "--for", "onnxruntime", "--max-drop", "100"]) == ExitCode.OK
     assert open_bundle(bundle).variant("int8", "onnxruntime")
+    assert "no loss of mAP50 can be seen, and no budget guards it: FP32 itself scores 0.0" in capsys.readouterr().err
 
 
 def test_real_times_end_in_a_share_of_fp32s(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
