@@ -203,7 +203,8 @@ def test_losses_with_labels(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     found = measure_losses(plan, [])
     assert found.lost == {}
     # of the untrained network it is a note; any other one would be an error
-    assert "no loss of mAP50 can be seen, and no budget guards it: FP32 itself scores 0.0" in found.notes
+    said = "no loss of mAP50 can be seen, and no budget guards it: FP32 itself scores 0."
+    assert any(note.startswith(said) for note in found.notes)
     with pytest.raises(HnxError, match="onnxruntime:int8"):
         measure_losses(plan, ["int8"])
 
