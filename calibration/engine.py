@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.cache import CalibrationKey, calibration_key, default_place, read_ranges, write_ranges
+from calibration.distances import worst_distances
 from calibration.frames import FrameSet, select_frames
-from calibration.graph import network_outputs, only_network, opset_of
+from calibration.graph import opset_of
 from calibration.half import HalfModel, prove_half, raise_opset, to_half
 from calibration.lint import Finding, Flavour, lint
 from calibration.placement import PLACEMENTS, Plan, check_exclusions, make_plan, placement
@@ -20,7 +21,7 @@ from calibration.ranges import Range, RangeConfig, measure_ranges
 from calibration.strong import prove_strong
 from calibration.variants import NewVariant, add_variants, float_model
 from hybridnets.bundle import Bundle
-from hybridnets.difference import Difference, difference
+from hybridnets.difference import Difference
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def _make(target: str, found: Calibrated, config: QuantiseConfig, bundle: Bundle
     plan = make_plan(found.model, placement(target), exclude=config.exclude, keep=keep)
     variant = variant_of(target, found, config, keep)
     tensors = _check_tensors(found.frames, bundle)
-    made = Made(variant, plan, _distances(found.model, variant.model, tensors))
+    made = Made(variant, plan, worst_distances(found.model, variant.model, tensors, optimised=True))
     if target != "tensorrt":
         return [made]
     strong = _strong(made, found, tensors)
@@ -293,32 +294,3 @@ def _check_tensors(frames: FrameSet, bundle: Bundle) -> Sequence[np.ndarray]:
     preprocess = bundle.preprocessor()
     held_out = [tensor.copy() for tensor in frames.tensors(preprocess, held_out=True)]
     return held_out or [next(iter(frames.tensors(preprocess))).copy()]
-
-
-def _distances(
-    model: onnx.ModelProto, quantised: onnx.ModelProto, tensors: Sequence[np.ndarray]
-) -> dict[str, Difference]:
-    """The worst difference of each of the network's own outputs, both in ONNX Runtime, pairs computed as written."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # its fusions to integer kernels round in other places
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    outputs = network_outputs(model)
-    first, second = (
-        ort.InferenceSession(
-            only_network(graph, outputs).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        for graph in (model, quantised)
-    )
-    names = list(outputs.values())
-    feed = first.get_inputs()[0].name
-    worst: dict[str, Difference] = {}
-    for tensor in tensors:
-        found = zip(outputs, first.run(names, {feed: tensor}), second.run(names, {feed: tensor}), strict=True)
-        for name, a, b in found:
-            value = difference(np.asarray(b), np.asarray(a))
-            if name not in worst or value.rel_l2 > worst[name].rel_l2:
-                worst[name] = value
-    return worst

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.graph import Graph, network_outputs, only_network
-from hybridnets.difference import Difference, difference
+from calibration.distances import worst_distances
+from calibration.graph import Graph
+from hybridnets.difference import Difference
 from hybridnets.errors import ExitCode, HnxError
 
 if TYPE_CHECKING:
@@ -252,17 +253,8 @@ def half_distances(
     Raises:
         HnxError: there was no input.
     """
-    outputs = network_outputs(reference)
-    first, second = (_session(only_network(graph, outputs)) for graph in (reference, emulate_half(half.model)))
-    names = list(outputs.values())
-    feed = first.get_inputs()[0].name
-    worst: dict[str, Difference] = {}
-    for tensor in inputs:
-        found = zip(outputs, first.run(names, {feed: tensor}), second.run(names, {feed: tensor}), strict=True)
-        for name, a, b in found:
-            value = difference(np.asarray(b), np.asarray(a))
-            if name not in worst or value.rel_l2 > worst[name].rel_l2:
-                worst[name] = value
+    # optimisations would take the roundings out again
+    worst = worst_distances(reference, emulate_half(half.model), inputs, optimised=False)
     if not worst:
         raise HnxError("The FP16 network is not proved", why="there was no input to run", fix="name some frames")
     return worst
@@ -309,13 +301,3 @@ def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
     import onnx
 
     return onnx.helper.make_node("Cast", [source], [target], f"{target}_Cast", to=kind)
-
-
-def _session(model: onnx.ModelProto) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # optimisations would take the roundings out again
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
