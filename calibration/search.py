@@ -14,7 +14,7 @@ from typing import Any
 from hybridnets.errors import HnxError
 from hybridnets.files import read_json, write_json
 
-__all__ = ["Figures", "Fit", "Journal", "Measure", "Sensitivity", "Trial", "fit_budget", "rank_blocks"]
+__all__ = ["Figures", "Fit", "Journal", "Measure", "Sensitivity", "Trial", "fit_budget", "front", "rank_blocks"]
 
 # task -> accuracy in points, 0 to 100; more is better
 Figures = Mapping[str, float]
@@ -204,6 +204,19 @@ def fit_budget(
         else:
             low = middle + 1
     return Fit(tuple(trials), chosen, max_drop)
+
+
+def front(trials: Sequence[Trial], times: Mapping[tuple[str, ...], float]) -> list[Trial]:
+    """Those that no other one beats in its worst loss and its time together: the Pareto front, the fastest first.
+
+    Args:
+        times: blocks in float -> time, in any unit; trials without one are left out.
+    """
+    found: list[Trial] = []
+    for trial in sorted((t for t in trials if t.kept in times), key=lambda t: (times[t.kept], t.worst)):
+        if not found or trial.worst < found[-1].worst:
+            found.append(trial)
+    return found
 
 
 def _drops(baseline: Figures, figures: Figures) -> dict[str, float]:

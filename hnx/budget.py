@@ -1,4 +1,4 @@
-"""The search of `hnx quantize --max-drop`, and what INT8 is worth on this machine."""
+"""The search of `hnx quantize --max-drop` and of `hnx sensitivity`."""
 
 from __future__ import annotations
 
@@ -6,29 +6,24 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hnx.fitted import Pace, fit_json, fit_table
 from hybridnets.cache import cache_folder
 from hybridnets.errors import ExitCode, HnxError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from benchmarks.tuning.settings import Setting
     from benchmarks.tuning.timing import Timed
     from calibration.engine import Calibrated, QuantiseConfig
-    from calibration.search import Fit, Journal, Measure, Sensitivity, Trial
+    from calibration.search import Journal, Measure, Sensitivity, Trial
+    from hnx.trials import Trials
     from hybridnets.bundle import Bundle
     from hybridnets.dataset import Split
 
-__all__ = ["Budget", "rank", "search", "verdict"]
-
-# of each precision: some 6 s altogether; quartiles of 12 rounds are those of the third and the ninth
-_ROUNDS = 12
-_ROUND_S = 0.5
+__all__ = ["Budget", "Found", "rank", "search"]
 
 
 @dataclass(frozen=True)
@@ -50,25 +45,46 @@ class Budget:
     report: Path | None = None
 
 
-def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget) -> Trial:
+@dataclass(frozen=True)
+class Found:
+    """The end of a search.
+
+    Attributes:
+        trial: what was chosen.
+        times: precision -> its times, INT8 those of the chosen network; None where nothing was timed.
+    """
+
+    trial: Trial
+    times: dict[str, Timed] | None
+
+
+def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget) -> Found:
     """The fewest blocks in float that keep the budget, for one target of a configuration.
+
+    Everything that was tried is timed in turns, printed and reported, whether or not something fits.
 
     Raises:
         HnxError: no mixture keeps it (exit code 3), or nothing can be measured (exit code 4).
     """
     from calibration.search import fit_budget
-    from hnx.console import stdout, steps
+    from hnx.console import note, status, stdout, steps
     from hybridnets.files import write_json
 
-    with _journal(bundle, config, target, found, budget) as measure, steps() as show:
-        sensitivity = _ranked(measure, found, config, target, functools.partial(show, f"{target}: ranking blocks"))
-        fit = fit_budget(
-            sensitivity, measure, budget.max_drop, functools.partial(show, f"{target}: fitting the budget")
-        )
-    stdout().print(_table(fit, target))
+    with _journal(bundle, config, target, found, budget) as (journal, networks):
+        with steps() as show:
+            sensitivity = _ranked(journal, found, config, target, functools.partial(show, f"{target}: ranking blocks"))
+            told = functools.partial(show, f"{target}: fitting the budget")
+            fit = fit_budget(sensitivity, journal, budget.max_drop, told)
+        pace: Pace | None = None
+        try:
+            with status(f"timing what was tried for {target}") as step:
+                pace = Pace(*networks.times([trial.kept for trial in fit.trials], step))
+        except HnxError as error:
+            note(f"{error.what}: {error.why}")
+    stdout().print(fit_table(fit, target, pace))
     if budget.report is not None:
         path = budget.report.with_name(f"{budget.report.stem}-{target}{budget.report.suffix or '.json'}")
-        content = {**_json(target, sensitivity, fit), "not_guarded": measure.remarks or {}}
+        content = {**fit_json(target, sensitivity, fit, pace), "not_guarded": journal.remarks or {}}
         write_json(path if len(config.targets) > 1 else budget.report, content)
     if fit.chosen is None:
         closest = min(fit.trials, key=lambda trial: trial.worst)
@@ -78,7 +94,9 @@ def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrate
             fix="allow more, calibrate on more frames, or try --method mse",
             code=ExitCode.GATE_FAILED,
         )
-    return fit.chosen
+    if pace is None:
+        return Found(fit.chosen, None)
+    return Found(fit.chosen, {**pace.floats, "int8": pace.mixtures[fit.trials.index(fit.chosen)]})
 
 
 def rank(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget) -> Sensitivity:
@@ -89,8 +107,8 @@ def rank(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated,
     """
     from hnx.console import steps
 
-    with _journal(bundle, config, target, found, budget) as measure, steps() as show:
-        return _ranked(measure, found, config, target, functools.partial(show, "ranking blocks"))
+    with _journal(bundle, config, target, found, budget) as (journal, _), steps() as show:
+        return _ranked(journal, found, config, target, functools.partial(show, "ranking blocks"))
 
 
 def _ranked(
@@ -108,8 +126,8 @@ def _ranked(
 @contextlib.contextmanager
 def _journal(
     bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget
-) -> Iterator[Journal]:
-    """What measures networks, and keeps what it found in the user's cache."""
+) -> Iterator[tuple[Journal, Trials]]:
+    """What measures networks and keeps what it found in the user's cache, and the networks themselves."""
     from benchmarks.accuracy.measurable import warnings_of
     from benchmarks.accuracy.protocols import Heads
     from benchmarks.accuracy.quick import task_names
@@ -130,8 +148,8 @@ def _journal(
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / "trials" / f"{key[:32]}.json"
-    with trials(bundle, target, found, config, split, budget.limit, budget.threads) as measure:
-        journal = Journal(path, key, measure)
+    with trials(bundle, target, found, config, split, budget.limit, budget.threads) as networks:
+        journal = Journal(path, key, networks)
         if journal.damage:
             note(f"{path} is damaged and is replaced: {journal.damage}")
         if journal.found:
@@ -139,91 +157,10 @@ def _journal(
         try:
             if journal.remarks is None:
                 with status(f"{target}: measuring the float network"):
-                    journal.once(measure.unmeasurable)
+                    journal.once(networks.unmeasurable)
             for text in warnings_of(journal.remarks or {}, heads, untrained=bundle.untrained):
                 note(text)
-            yield journal
+            yield journal, networks
         except KeyboardInterrupt:
             note(f"the same command goes on from here: {len(journal.found)} measured network(s) are kept in {path}")
             raise
-
-
-def _table(fit: Fit, target: str) -> Table:
-    from hnx.console import plain_table
-
-    tasks = list(fit.trials[0].drops)
-    table = plain_table(target, "blocks in float", *(f"{task} lost" for task in tasks), "")
-    for trial in sorted(fit.trials, key=lambda trial: len(trial.kept)):
-        word = "chosen" if trial is fit.chosen else "" if trial.worst <= fit.max_drop else "over the budget"
-        table.add_row("", str(len(trial.kept)), *(f"{trial.drops[task]:+.2f}" for task in tasks), word)
-    if fit.chosen is not None and fit.chosen.kept:
-        table.caption = "left in float: " + ", ".join(fit.chosen.kept)
-    return table
-
-
-def _json(target: str, sensitivity: Sensitivity, fit: Fit) -> dict[str, Any]:
-    return {
-        "target": target,
-        "max_drop": fit.max_drop,
-        "baseline": sensitivity.baseline,
-        "alone": sensitivity.alone,
-        "order": sensitivity.ranked(),
-        "trials": [trial.to_json() for trial in fit.trials],
-        "chosen": None if fit.chosen is None else fit.chosen.to_json(),
-    }
-
-
-def verdict(bundle: Bundle, targets: Sequence[str], threads: int, max_ratio: float | None) -> None:
-    """Measure INT8 against the other precisions of this machine, and say which one to take.
-
-    Raises:
-        HnxError: INT8 takes more than `max_ratio` of FP32's time (exit code 3), or nothing that was made runs here.
-    """
-    from benchmarks.tuning.choice import int8_remark
-    from benchmarks.tuning.settings import precisions
-    from benchmarks.tuning.timing import ratio
-    from hnx.console import note
-
-    slow: list[str] = []
-    measured = False
-    for target in targets:
-        if target not in ("openvino", "onnxruntime"):
-            continue
-        try:
-            found, left_out = precisions(bundle, target)
-        except HnxError as error:
-            note(f"{error.what}: {error.why}; nothing was measured")
-            continue
-        if "int8" in left_out:
-            note(f"{target} runs no int8 here, so nothing was measured: {left_out['int8']}")
-            continue
-        timed = {setting.precision: times for setting, times in _timed(bundle, target, found, threads).items()}
-        measured = True
-        ratios = {name: ratio(times, timed["fp32"]) for name, times in timed.items()}
-        shares = ", ".join(f"{name} {mid:.2f} ({low:.2f} to {high:.2f})" for name, (low, mid, high) in ratios.items())
-        print(f"{target}, time as a share of fp32's over {len(timed['fp32'].rounds)} rounds: {shares}")
-        if remark := int8_remark(timed, target):
-            note(remark)
-        if max_ratio is not None and ratios["int8"][1] > max_ratio:
-            slow.append(f"{target} {ratios['int8'][1]:.2f}")
-    if max_ratio is not None and not measured:
-        raise HnxError(
-            "No latency was measured", why="nothing that was made runs here", fix="leave --max-latency-ratio out"
-        )
-    if slow:
-        raise HnxError(
-            f"INT8 takes more than {max_ratio:g} of FP32's time",
-            why=", ".join(slow),
-            fix="take the precision recommended above, or quantise on the machine it is for",
-            code=ExitCode.GATE_FAILED,
-        )
-
-
-def _timed(bundle: Bundle, target: str, precisions: Sequence[str], threads: int) -> dict[Setting, Timed]:
-    from benchmarks.tuning.settings import Setting
-    from benchmarks.tuning.timing import time_settings
-    from hnx.console import status
-
-    settings = [Setting(name, threads) for name in precisions]
-    with status(f"timing {target}") as step:
-        return time_settings(bundle, target, settings, rounds=_ROUNDS, seconds=_ROUND_S, on_step=step)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,16 @@ from hybridnets.errors import ExitCode, HnxError
 
 if TYPE_CHECKING:
     from benchmarks.accuracy.metrics import Accumulator
+    from benchmarks.tuning.timing import Timed
     from calibration.engine import Calibrated, QuantiseConfig
     from hybridnets.bundle import Bundle
     from hybridnets.dataset import Sample, Split
 
-__all__ = ["Trials", "place_of", "trials"]
+__all__ = ["ROUNDS", "ROUND_S", "Trials", "place_of", "trials"]
+
+# of each network: some 6 s altogether; quartiles of 12 rounds are those of the third and the ninth
+ROUNDS = 12
+ROUND_S = 0.5
 
 
 def runtime_of(target: str) -> str:
@@ -90,6 +95,42 @@ class Trials:
 
         scores = self._float_scores()
         return unmeasurable(scores.metrics(coco=False).to_json(), scores.heads)
+
+    def times(
+        self, mixtures: Sequence[Collection[str]], on_step: Callable[[str], None] = lambda _: None
+    ) -> tuple[dict[str, Timed], list[Timed]]:
+        """Time the float precisions that run here and INT8 networks, all in turns.
+
+        Args:
+            mixtures: blocks in float of each network.
+
+        Returns:
+            Precision to its times, float32 first; and the times of each mixture.
+
+        Raises:
+            HnxError: the target's own runtime is not here, or there is no memory for all of them side by side.
+        """
+        from benchmarks.int8.networks import with_file
+        from benchmarks.tuning.settings import Setting, precisions
+        from benchmarks.tuning.timing import time_networks
+        from calibration.engine import variant_of
+
+        if self.runtime != self.target:
+            raise HnxError(
+                f"No network for {self.target} was timed",
+                why=f"{self.runtime} computes its figures here, and its times say nothing about {self.target}",
+                fix="time it on the machine it is for, with `hnx bench`",
+            )
+        floats = [name for name in precisions(self.bundle, self.runtime)[0] if name != "int8"]
+        networks = {name: (self.bundle, Setting(name, self.threads)) for name in floats}
+        labels = []
+        for number, kept in enumerate(mixtures):
+            path = self.bundle.path / f"mixture{number}.onnx"
+            path.write_bytes(variant_of(self.target, self.found, self.config, kept).model.SerializeToString())
+            labels.append(f"int8, {len(kept)} in float")
+            networks[labels[-1]] = (with_file(self.bundle, path), Setting("int8", self.threads))
+        found = time_networks(networks, self.runtime, rounds=ROUNDS, seconds=ROUND_S, on_step=on_step)
+        return {name: found[name] for name in floats}, [found[label] for label in labels]
 
     def _float_scores(self) -> Accumulator:
         if self._float is None:

@@ -24,7 +24,7 @@ from hybridnets.errors import HnxError
 from runtimes.base import Runtime, RuntimeOptions
 from runtimes.opening import open_runtime
 
-__all__ = ["Ratio", "Timed", "ratio", "time_settings"]
+__all__ = ["Ratio", "Timed", "ratio", "time_networks", "time_settings"]
 
 # of each stream in one sample: the streams start and end together, so that nearly all of it is side by side
 _FRAMES_A_STREAM = 4
@@ -65,41 +65,63 @@ def time_settings(
     seconds: float,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> dict[Setting, Timed]:
-    """Time settings on the frame that ships with the package, forwards and backwards in each round.
-
-    Args:
-        seconds: of the slowest setting in one round, about.
+    """`time_networks` for settings of one bundle.
 
     Raises:
         HnxError: a setting cannot run, or there is no memory for all of them.
     """
-    needed = IMPORTS_MB + sum(estimate_mb(bundle, setting.streams) - IMPORTS_MB for setting in settings)
+    networks = {str(setting): (bundle, setting) for setting in settings}
+    found = time_networks(networks, runtime, rounds=rounds, seconds=seconds, on_step=on_step)
+    return {setting: found[str(setting)] for setting in settings}
+
+
+def time_networks(
+    networks: Mapping[str, tuple[Bundle, Setting]],
+    runtime: str,
+    *,
+    rounds: int,
+    seconds: float,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> dict[str, Timed]:
+    """Time networks on the frame that ships with the package, forwards and backwards in each round.
+
+    Args:
+        networks: name -> bundle, and how it is run; all take the same input.
+        seconds: of the slowest one in one round, about.
+
+    Raises:
+        HnxError: one cannot run, or there is no memory for all of them.
+    """
+    needed = IMPORTS_MB + sum(
+        estimate_mb(bundle, setting.streams) - IMPORTS_MB for bundle, setting in networks.values()
+    )
     problem = shortage(runtime, needed, available_memory_mb())
     if problem is not None:
         raise HnxError(
-            f"{len(settings)} settings cannot be timed side by side", why=problem["reason"], fix="close other programs"
+            f"{len(networks)} settings cannot be timed side by side", why=problem["reason"], fix="close other programs"
         )
-    tensor = bundle.preprocessor()(read_demo_frame())[0].copy()
+    first, _ = next(iter(networks.values()))
+    tensor = first.preprocessor()(read_demo_frame())[0].copy()
     with contextlib.ExitStack() as stack:
-        opened: dict[Setting, Runtime] = {}
-        for setting in settings:
-            on_step(f"loading {setting}")
+        opened: dict[str, Runtime] = {}
+        for name, (bundle, setting) in networks.items():
+            on_step(f"loading {name}")
             options = RuntimeOptions(setting.precision, setting.threads, setting.streams)
-            opened[setting] = stack.enter_context(open_runtime(runtime, bundle, options))
-        runs = {setting: _run(network, setting.streams, tensor, stack) for setting, network in opened.items()}
-        on_step(f"timing {', '.join(map(str, settings))}")
+            opened[name] = stack.enter_context(open_runtime(runtime, bundle, options))
+        streams = {name: setting.streams for name, (_, setting) in networks.items()}
+        runs = {name: _run(network, streams[name], tensor, stack) for name, network in opened.items()}
+        on_step(f"timing {', '.join(networks)}")
         slowest = max(_seconds(run) for run in runs.values())
         samples = max(1, min(_MOST_SAMPLES, math.ceil(seconds / 2 / max(slowest, 1e-6))))
-        names = {str(setting): setting for setting in settings}
-        timings = take_turns({name: runs[names[name]] for name in names}, rounds=rounds, samples=samples)
+        timings = take_turns(runs, rounds=rounds, samples=samples)
         return {
-            setting: _timed(timings[name].wall, _frames(setting), opened[setting].execution.precision)
-            for name, setting in names.items()
+            name: _timed(timings[name].wall, _frames(streams[name]), opened[name].execution.precision)
+            for name in networks
         }
 
 
-def _frames(setting: Setting) -> int:
-    return 1 if setting.streams == 1 else setting.streams * _FRAMES_A_STREAM
+def _frames(streams: int) -> int:
+    return 1 if streams == 1 else streams * _FRAMES_A_STREAM
 
 
 def _timed(wall: Sequence[Sequence[float]], frames: int, executed: str) -> Timed:

@@ -110,10 +110,11 @@ def command(
     from calibration.engine import QuantiseConfig, calibrate, quantise
     from calibration.ranges import RangeConfig
     from calibration.variants import check_manifest
-    from hnx.budget import Budget, search, verdict
+    from hnx.budget import Budget, search
     from hnx.console import progress, status
     from hnx.defaults import calibration_source, resolve_bundle
     from hnx.early import check_quantisable, labelled_split
+    from hnx.verdict import check_ratio, time_precisions, verdict
     from runtimes.base import available_threads
 
     threads = threads or available_threads()
@@ -129,6 +130,7 @@ def command(
         fresh=fresh,
         bias_correction=bias_correction,
     )
+    check_ratio(config.targets, max_latency_ratio)
     if report is not None:
         check_output(report)
     opened = resolve_bundle(bundle)
@@ -148,16 +150,22 @@ def command(
         with status("making networks") as step:
             result = quantise(opened, config, found, step)
         _report(result)
-    else:
-        # all searches come first: where one target keeps no budget, nothing is written
-        fits = {target: search(opened, config, target, found, budget) for target in config.targets if target != "fp16"}
-        for target in config.targets:
-            kept = fits[target].kept if target in fits else ()
-            with status("making networks") as step:
-                result = quantise(opened, replace(config, targets=(target,)), found, step, keep=kept)
-            opened = result.bundle
-            _report(result)
-    verdict(result.bundle, config.targets, threads, max_latency_ratio)
+        verdict(time_precisions(result.bundle, config.targets, threads), max_latency_ratio)
+        return
+    # all searches come first: where one target keeps no budget, or is too slow, nothing is written
+    fits = {target: search(opened, config, target, found, budget) for target in config.targets if target != "fp16"}
+    times = {target: fit.times for target, fit in fits.items() if fit.times is not None}
+    if times:
+        verdict(times, max_latency_ratio)
+    for target in config.targets:
+        kept = fits[target].trial.kept if target in fits else ()
+        with status("making networks") as step:
+            result = quantise(opened, replace(config, targets=(target,)), found, step, keep=kept)
+        opened = result.bundle
+        _report(result)
+    later = time_precisions(opened, [name for name in config.targets if name not in times], threads)
+    if later or not times:
+        verdict(later, max_latency_ratio)
 
 
 def _remarks(found: Calibrated) -> None:

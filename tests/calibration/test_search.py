@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration.search import Fit, Journal, Sensitivity, fit_budget, rank_blocks
+from calibration.search import Fit, Journal, Sensitivity, Trial, fit_budget, front, rank_blocks
 
 COSTS = {
     "encoder/stem": (0.0, 0.0, 0.0),
@@ -136,3 +136,15 @@ def test_remarks_are_made_once(tmp_path: Path) -> None:
     again = Journal(path, "k", Fake())
     assert again.once(dict) == {"mAP50": "no label"}
     assert Journal(path, "another", Fake()).once(dict) == {}
+
+
+def test_the_front_holds_what_no_other_beats() -> None:
+    def trial(name: str, lost: float) -> Trial:
+        return Trial((name,), {"mAP50": 0.0, "lane IoU": lost})
+
+    trials = [trial("fast", 2.0), trial("slow", 0.1), trial("middle", 0.5), trial("worse", 0.6), trial("untimed", 0.0)]
+    times = {("fast",): 0.5, ("slow",): 0.9, ("middle",): 0.6, ("worse",): 0.7}
+    assert front(trials, times) == [trials[0], trials[2], trials[1]]
+    # of two that take the same time the one that loses less
+    assert front(trials, {**times, ("fast",): 0.6}) == [trials[2], trials[1]]
+    assert front(trials, {}) == []

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import pytest
 from benchmarks.tuning.settings import Setting
 from benchmarks.tuning.timing import Timed
 from calibration.variants import float_model
-from hnx import budget, trials
+from hnx import trials
 from hnx.__main__ import main
 from hybridnets.bundle import Bundle, open_bundle
-from hybridnets.errors import ExitCode
+from hybridnets.errors import ExitCode, HnxError
 
 TASKS = {"mAP50": 60.0, "road IoU": 80.0, "lane IoU": 35.0}
 
@@ -78,10 +78,16 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Times of each precision; change them before the command."""
     times = {"fp32": 10.0, "bf16": 6.0, "fp16": 6.0, "int8": 5.0}
 
-    def made_up(bundle: Bundle, target: str, precisions: Sequence[str], threads: int) -> dict[Setting, Timed]:
-        return {Setting(name, threads): Timed((times[name],) * 4, times[name], name) for name in precisions}
+    def made_up(networks: Mapping[str, tuple[Bundle, Setting]], runtime: str, **_: Any) -> dict[str, Timed]:
+        found = {}
+        for name, (_, setting) in networks.items():
+            # each block in float costs 0.1 ms
+            count = re.search(r"(\d+) in float", name)
+            ms = times[setting.precision] + 0.1 * int(count[1] if count else 0)
+            found[name] = Timed((ms,) * 4, ms, setting.precision)
+        return found
 
-    monkeypatch.setattr(budget, "_timed", made_up)
+    monkeypatch.setattr("benchmarks.tuning.timing.time_networks", made_up)
     return times
 
 
@@ -103,8 +109,17 @@ def test_the_block_that_costs_most_stays_float(
     assert "left in float: classifier" in captured.out
     assert "chosen" in captured.out
     assert "over the budget" in captured.out
-    assert "int8 0.50" in captured.out
+    assert re.search(r"chosen *$", captured.out, re.MULTILINE)
+    assert "0.51 (0.51 to 0.51)" in captured.out  # one block in float
+    assert "int8 0.51" in captured.out
     found = json.loads(report.read_text())
+    # all of INT8 is fastest, one block in float loses less
+    shares = {len(trial["kept_float"]): trial["time"]["of_fp32"][1] for trial in found["trials"]}
+    assert shares == pytest.approx({count: 0.5 + 0.01 * count for count in shares})
+    pareto = {len(trial["kept_float"]): trial["time"]["pareto"] for trial in found["trials"]}
+    assert pareto[0]
+    assert pareto[1]
+    assert found["float_rounds_ms"]["fp32"] == [10.0] * 4
     assert found["chosen"]["kept_float"] == ["classifier"]
     assert found["order"][0] == "classifier"
     (variant,) = [v for v in open_bundle(bundle).manifest["variants"] if v["precision"] == "int8"]
@@ -129,6 +144,60 @@ def test_nothing_fits(
     assert main(["quantize", *words, "--for", "openvino", "--max-drop", "0.001"]) == ExitCode.GATE_FAILED
     assert "closest one loses" in capsys.readouterr().err
     assert sorted(path.name for path in bundle.iterdir()) == before
+
+
+def test_a_mixture_that_is_too_slow_is_not_written(
+    words: list[str],
+    bundle: Path,
+    measured: list[tuple[str, ...] | None],
+    timed: dict[str, float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    timed["int8"] = 5.97
+    before = sorted((path.name, path.read_bytes()) for path in bundle.iterdir())
+    command = ["quantize", *words, "--for", "openvino", "--max-drop", "0.5", "--max-latency-ratio"]
+    assert main([*command, "0.6"]) == ExitCode.GATE_FAILED
+    # all blocks in INT8 would be fast enough, and lose too much
+    assert "openvino 0.61" in capsys.readouterr().err
+    assert sorted((path.name, path.read_bytes()) for path in bundle.iterdir()) == before
+    assert main([*command, "0.61"]) == ExitCode.OK
+    assert open_bundle(bundle).variant("int8", "openvino")
+
+
+def test_figures_are_reported_where_nothing_can_be_timed(
+    words: list[str],
+    bundle: Path,
+    measured: list[tuple[str, ...] | None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: Any, **__: Any) -> dict[str, Timed]:
+        raise HnxError("9 settings cannot be timed side by side", why="no memory", fix="close other programs")
+
+    # several networks at once are too much for a small board; the precisions of one bundle are not
+    monkeypatch.setattr(trials.Trials, "times", refuse)
+    command = ["quantize", *words, "--for", "openvino", "--max-drop", "0.5", "--report", "fit.json"]
+    assert main(command) == ExitCode.OK
+    captured = capsys.readouterr()
+    assert "9 settings cannot be timed side by side: no memory" in captured.err
+    assert "time as a share of fp32's" in captured.out
+    assert {trial["time"] for trial in json.loads(Path("fit.json").read_text())["trials"]} == {None}
+
+
+def test_networks_for_tensorrt_are_not_timed_elsewhere(
+    words: list[str],
+    bundle: Path,
+    measured: list[tuple[str, ...] | None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["quantize", *words, "--for", "tensorrt"]
+    assert main([*command, "--max-latency-ratio", "0.6"]) == ExitCode.USAGE
+    assert "nothing to measure for tensorrt" in capsys.readouterr().err
+    assert not measured
+    assert main([*command, "--max-drop", "0.5"]) == ExitCode.OK
+    captured = capsys.readouterr()
+    assert "No network for tensorrt was timed" in captured.err
+    assert "time/fp32" not in captured.out
 
 
 def test_nothing_is_written_where_one_of_several_targets_keeps_no_budget(
