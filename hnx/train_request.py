@@ -24,7 +24,7 @@ _RENAMED = {"num_epochs": "epochs", "warmup": "warmup_steps", "conf_thres": "con
 # fields that follow from more than the option of the same name
 _DECIDED = ("project", "weights", "backbone", "device", "autoanchor", "cal_map")
 # options that set a field of another name, for `chosen_fields`
-_SET = {**_RENAMED, "no_cal_map": "cal_map", "debug": "limit"}
+_SET = {**_RENAMED, "no_cal_map": "cal_map", "debug": "limit", "held_out_frames": "held_out_sources"}
 _DEFAULTS = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
 
@@ -63,11 +63,12 @@ def configure(options: Mapping[str, Any], note: Callable[[str], None]) -> TrainC
 
 
 def chosen_fields(context: click.Context) -> frozenset[str]:
-    """Names of the configuration's fields that somebody chose by an option."""
+    """Names of the fields, of the configuration or its distillation, that somebody chose by an option."""
     from hybridnets.training.config import TrainConfig
+    from hybridnets.training.distill.config import DistillConfig
 
     names = (name for name in context.params if context.get_parameter_source(name) not in _DEFAULTS)
-    fields = {entry.name for entry in dataclasses.fields(TrainConfig)}
+    fields = {entry.name for kind in (TrainConfig, DistillConfig) for entry in dataclasses.fields(kind)}
     return frozenset(_SET.get(name, name) for name in names) & fields
 
 

@@ -12,6 +12,7 @@ from hybridnets.errors import ExitCode, HnxError
 from hybridnets.project import Project
 from hybridnets.training import resume
 from hybridnets.training.config import TrainConfig
+from hybridnets.training.distill.config import DistillConfig
 
 __all__ = ["options_of_run"]
 
@@ -26,7 +27,9 @@ _FIXED = (
 )
 # fields whose default does not show what they hold
 _KINDS: dict[str, type] = {"backbone": str, "warmup_steps": int, "limit": int}
-_OPTIONS = {"epochs": "num-epochs", "warmup_steps": "warmup", "conf": "conf-thres", "iou": "iou-thres"}
+_OPTIONS = {"epochs": "num-epochs", "warmup_steps": "warmup", "conf": "conf-thres", "iou": "iou-thres"} | {
+    "held_out_sources": "held-out-frames"
+}
 
 
 def options_of_run(
@@ -68,9 +71,29 @@ def options_of_run(
         note(f"going on with {_option(name)} {_text(now[name])}; until now it was {_text(had[name])}")
     try:
         left = {name: value for name, value in had.items() if name not in chosen}
+        if config.distill is not None:
+            left["distill"] = _frames_of_run(config.distill, content, given, note)
         return dataclasses.replace(config, project=project, **left)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise resume.damaged(path, error) from error
+
+
+def _frames_of_run(
+    asked: DistillConfig, content: Mapping[str, Any], given: Collection[str] | None, note: Callable[[str], None]
+) -> DistillConfig:
+    """Which frames are held out, and what maps weigh, as the run had it; the frames themselves are always named."""
+    found = content["config"]["distill"]
+    had: dict[str, Any] = {
+        "held_out_sources": tuple(str(value) for value in found["held_out_sources"]),
+        **{name: int(found[name]) for name in ("held_out", "every")},
+        "feature_weight": float(found["feature_weight"]),
+    }
+    chosen = set(had) if given is None else set(had).intersection(given)
+    for name in had:
+        if name in chosen and getattr(asked, name) != had[name]:
+            new, old = _text(getattr(asked, name)), _text(had[name])
+            note(f"going on with {_option(name)} {new}; until now it was {old}")
+    return dataclasses.replace(asked, **{name: value for name, value in had.items() if name not in chosen})
 
 
 def _stored(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,5 +141,5 @@ def _option(name: str) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return "x".join(map(str, value))
+        return ("x" if all(isinstance(part, int) for part in value) else " ").join(map(str, value)) or "none"
     return "none" if value is None else str(value)

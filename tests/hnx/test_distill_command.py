@@ -112,6 +112,35 @@ def test_a_killed_run_ends_where_it_would_have(place: Path, tmp_path: Path, monk
     assert json.loads(before.read_text())["agreement"][0]["name"] == "activation swapped"
 
 
+def test_a_run_goes_on_as_it_began(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begun = words(place, tmp_path, "--num-epochs", "1", "--held-out", "3", "--feature-weight", "0.5", "--lr", "1e-3")
+    assert main(begun) == ExitCode.OK
+    folder = tmp_path / "teacher-hardswish"
+    first = torch.load(folder / "last.pth", weights_only=True)["config"]
+    capsys.readouterr()
+    bare = ["distill", str(place / "frames"), "-w", str(place / "teacher.safetensors"), "-o", str(tmp_path)]
+    bare += ["--resume", "-n", "0", "--device", "cpu"]
+    assert main([*bare, "--num-epochs", "2", "--data", str(place / "data")]) == ExitCode.OK
+    said = capsys.readouterr().err
+    assert "going on with --num-epochs 2; until now it was 1" in said
+    assert said.count("going on with") == 1
+    last = torch.load(folder / "last.pth", weights_only=True)["config"]
+    assert last["epochs"] == 2
+    assert (last["size"], last["batch_size"]) == ([128, 128], 2)
+    same = ("lr", "batch_size", "log_interval", "precise_bn", "distill", "activation")
+    assert {name: last[name] for name in same} == {name: first[name] for name in same}
+    assert last["distill"]["held_out"] == 3
+    # what somebody chooses anew is told
+    assert main([*bare, "--num-epochs", "3", "--feature-weight", "2"]) == ExitCode.OK
+    assert "going on with --feature-weight 2.0; until now it was 0.5" in capsys.readouterr().err
+    # and a damaged choice of frames is a damaged run
+    content = torch.load(folder / "last.pth", weights_only=True)
+    del content["config"]["distill"]["every"]
+    torch.save(content, folder / "last.pth")
+    assert main(bare) == ExitCode.FAILED
+    assert "last.pth" in capsys.readouterr().err
+
+
 def test_a_gate_that_fails_keeps_the_network(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = words(place, tmp_path, "--data", str(place / "data"), "--max-drop", "-100", "--num-epochs", "1")
     assert main(run) == ExitCode.GATE_FAILED
