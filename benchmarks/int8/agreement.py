@@ -60,7 +60,7 @@ def agree(
     runtimes: Sequence[str] = RUNTIMES,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> list[Agreement]:
-    """Score every stored INT8 network for OpenVINO and ONNX Runtime in all of the runtimes.
+    """Score every stored INT8 network, whosever placement it has, in all of the runtimes.
 
     Raises:
         HnxError: the bundle stores none, or a runtime refuses one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from runtimes.simulated import SimulatedRuntime
 __all__ = ["SIMULATED", "Network", "int8_files", "open_network", "with_file"]
 
 SIMULATED = SimulatedRuntime.name
+_PLACEMENTS = ("openvino", "onnxruntime", "tensorrt-weak")
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,10 @@ def with_file(bundle: Bundle, path: Path) -> Bundle:
     return replace(bundle, variants=(*floats, Variant("int8", str(path.resolve()))))
 
 
-def int8_files(bundle: Bundle, runtimes: Sequence[str] = ("openvino", "onnxruntime")) -> dict[str, Path]:
+def int8_files(bundle: Bundle) -> dict[str, Path]:
     """Whose placement it is -> the stored Q/DQ network.
+
+    TensorRT's is the weakly typed one; the strongly typed one holds the same pairs in an FP16 graph.
 
     Raises:
         HnxError: the bundle stores none (exit code 4).
@@ -72,12 +74,12 @@ def int8_files(bundle: Bundle, runtimes: Sequence[str] = ("openvino", "onnxrunti
     found = {
         variant.runtimes[0]: bundle.file(variant.file)
         for variant in bundle.variants
-        if variant.precision == "int8" and variant.runtimes and variant.runtimes[0] in runtimes
+        if variant.precision == "int8" and variant.runtimes and variant.runtimes[0] in _PLACEMENTS
     }
     if not found:
         raise HnxError(
             f"Bundle {bundle.name} stores no INT8 network",
-            why=f"none is made for {' or '.join(runtimes)}",
+            why=f"none is made for {' or '.join(_PLACEMENTS)}",
             fix=f"hnx quantize {bundle.path}",
             code=ExitCode.NOTHING_RAN,
         )

@@ -13,12 +13,14 @@ from tools.synth.facades import Facade, make_facades
 from tools.synth.noise import fractal, unit_noise
 from tools.synth.people import make_people
 from tools.synth.plants import Sprite, make_trees
-from tools.synth.randoms import VERSION, Random
+from tools.synth.randoms import Random
 from tools.synth.vehicles.models import make_vehicles
 from tools.synth.vehicles.vehicle import Vehicle
 from tools.synth.walls import Wall, make_walls
 
 __all__ = ["Bank", "bank"]
+
+_SHAPES = 1  # of the things themselves, which stay what they are while scenes change
 
 Picture = NDArray[np.uint8]
 
@@ -50,7 +52,7 @@ class Bank:
 @functools.lru_cache(maxsize=1)
 def bank() -> Bank:
     """The bank of this process; about a second the first time."""
-    random = Random(VERSION, 2)
+    random = Random(_SHAPES, 2)
     generator = random.numpy
     grain = cv2.GaussianBlur(generator.normal(0, 1, (1024, 1024)).astype(np.float32), (3, 3), 0.6)
     grain += (generator.random((1024, 1024)) > 0.985) * generator.normal(0, 2.5, (1024, 1024)).astype(np.float32)
@@ -65,9 +67,9 @@ def bank() -> Bank:
         unit_noise(cloud, 52),
         unit_noise(leaves, 90),
         np.clip(noise * 32 + 128, 0, 255).astype(np.uint8),
-        make_facades(Random(VERSION, 3)),
-        make_walls(Random(VERSION, 7)),
-        make_trees(Random(VERSION, 4)),
-        make_people(Random(VERSION, 5)),
-        make_vehicles(Random(VERSION, 6)),
+        make_facades(Random(_SHAPES, 3)),
+        make_walls(Random(_SHAPES, 7)),
+        make_trees(Random(_SHAPES, 4)),
+        make_people(Random(_SHAPES, 5)),
+        make_vehicles(Random(_SHAPES, 6)),
     )

@@ -114,7 +114,7 @@ def finish(random: Random, frame: Picture, view: View, shared: Bank) -> Picture:
     elif view.look.weather == "snowy" and random.chance(0.5):
         frame = _flakes(random, frame)
     frame = _lens(random, frame)
-    frame = cv2.LUT(frame, _tones(random, view, float(frame[::8, ::8].mean())))
+    frame = cv2.LUT(frame, _tones(random, view, float(frame[::8, ::8].mean()), _bright_ground(frame)))
     return _sensor(random, frame, view, shared)
 
 
@@ -211,12 +211,18 @@ def _lens(random: Random, frame: Picture) -> Picture:
     return frame
 
 
-def _tones(random: Random, view: View, brightness: float) -> Picture:
+def _bright_ground(frame: Picture) -> float:
+    """What three quarters of the lower half are darker than, 0..255."""
+    return float(np.percentile(frame[frame.shape[0] // 2 :: 8, ::8].mean(axis=-1), 75))
+
+
+def _tones(random: Random, view: View, brightness: float, ground: float) -> Picture:
     """Exposure, white balance, contrast and gamma as a table (1, 256, 3)."""
     values = np.arange(256, dtype=np.float32)[:, None] / 255
     # cameras measure: most of the way towards a middle brightness (those of BDD frames: day 75-130, night 13-40)
     wanted = random.uniform(15, 46) if view.look.night else random.uniform(78, 136)
     exposure = float(np.clip((wanted / max(brightness, 1.0)) ** random.uniform(0.45, 0.9), 0.45, 2.6))
+    exposure = min(exposure, 190 / max(ground, 1.0))  # white paint on a road burnt out to white is in no picture
     balance = np.array([random.normal(1, 0.06, 0.85, 1.16), 1.0, random.normal(1, 0.06, 0.85, 1.16)], np.float32)
     values = values * exposure * balance
     values = np.where(values > 0.85, 0.85 + 0.16 * np.tanh((values - 0.85) / 0.16), values)  # highlights roll off

@@ -80,7 +80,7 @@ def _tables(random: Random, plan: Plan, view: View) -> tuple[NDArray[np.uint8], 
     centre = (np.arange(count) + 0.5) * _STEP - OUTER
     table = np.zeros((count, 4), np.float32)
     drivable = np.zeros(count, np.uint8)
-    tone = random.normal(1.0, 0.22, 0.55, 1.55)  # old asphalt is light, new is dark
+    tone = random.normal(1.0, 0.22, 0.55, 1.25)  # old asphalt is light, new is dark; paint shows on all of it
     warm = random.normal(0, 0.035, -0.08, 0.08)
     grass = random.pick([(52, 84, 74), (62, 96, 92), (108, 134, 146), (84, 104, 110), (46, 72, 60)])
     for strip in plan.strips:
@@ -258,7 +258,7 @@ def _marked(
         u = (maps.d[ys, xs] * 130).astype(np.int32) & 1023
         v = (maps.s[ys, xs] * 60).astype(np.int32) & 1023
         noise = shared.blotch[v, u].astype(np.float32)
-        left = np.clip((noise - wear) * 0.035 + 1.0, 0.12, 1)
+        left = np.clip((noise - wear) * 0.035 + 1.0, 0.3, 1)
         alpha = (cover[ys, xs] * left * np.float32(random.uniform(0.8, 0.97) / 255) * (1 - 0.5 * view.look.snow))[
             :, None
         ]

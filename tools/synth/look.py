@@ -139,7 +139,7 @@ def sample_look(random: Random) -> Look:
 def _night(
     random: Random, weather: str, direction: Float, visibility: float, wet: float, snow: float, cover: float
 ) -> Look:
-    dark = random.uniform(0.035, 0.17)
+    dark = random.uniform(0.06, 0.17)
     city = random.uniform(0, 1)  # glow of the town in the sky
     tint = (1 - city) * bgr(1.35, 1.0, 0.85) + city * bgr(0.8, 1.0, 1.2)
     zenith = dark * 45 * bgr(1.5, 1.0, 0.8)

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from tools.synth.randoms import Random
 
-__all__ = ["Junction", "Lane", "Line", "Plan", "Strip", "sample_plan"]
+__all__ = ["LEGIBLE", "Junction", "Lane", "Line", "Plan", "Strip", "sample_plan"]
 
 OUTER = 90.0  # metres to each side that the cross-section covers
+# The drivable area ends at paint that shows at least so much, or where the surface changes: people label what they see,
+# and a network can only guess an edge that is not in the picture.
+LEGIBLE = 0.6
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,19 @@ class _Builder:
     walls: list[tuple[float, str]] = field(default_factory=list)
     parking: list[tuple[float, int]] = field(default_factory=list)
 
-    def paint(self, d: float, colour: str, style: str, *, faint: bool = False) -> None:
-        seen = self.random.uniform(0.25, 0.6) if faint or self.random.chance(0.12) else self.random.uniform(0.65, 1)
+    def paint(self, d: float, colour: str, style: str, *, faint: bool = False, border: bool = False) -> None:
+        worn = faint or self.random.chance(0.12)
+        seen = self.random.uniform(0.25, 0.6) if worn else self.random.uniform(0.65, 1)
+        if border:
+            seen = max(seen, LEGIBLE)
         dash, gap = self.random.pick([(3.0, 9.0), (3.0, 6.0), (2.0, 4.0), (4.0, 8.0), (3.0, 3.0)])
         width = self.random.uniform(0.10, 0.17)
         self.lines.append(Line(d, colour, style, width, dash, gap, seen))
+
+
+def _divide(random: Random) -> str:
+    """Colour of what divides the directions: yellow as on BDD's roads; white alone leaves open whose lane it is."""
+    return "yellow" if random.chance(0.98) else "white"
 
 
 def sample_plan(random: Random, *, snow: float) -> Plan:
@@ -136,8 +147,8 @@ def _highway(random: Random, kind: str, snow: float) -> Plan:
     b = _Builder(random)
     width = random.uniform(3.4, 3.8)
     left, right = _own_lanes(b, random.weighted({1: 0.04, 2: 0.32, 3: 0.3, 4: 0.22, 5: 0.09, 6: 0.03}), width)
-    b.paint(left + random.uniform(-0.12, 0.12), "yellow" if random.chance(0.75) else "white", "solid")
-    b.paint(right + random.uniform(-0.12, 0.12), "white", "solid" if random.chance(0.9) else "dashed")
+    b.paint(left + random.uniform(-0.12, 0.12), _divide(random), "solid", border=True)
+    b.paint(right + random.uniform(-0.12, 0.12), "white", "solid" if random.chance(0.9) else "dashed", border=True)
     inner, outer = random.uniform(0.4, 3.0), random.uniform(0.8, 3.6)
     b.strips += [Strip(left - inner, left, "shoulder"), Strip(right, right + outer, "shoulder")]
     edge_left, edge_right = left - inner, right + outer
@@ -174,13 +185,14 @@ def _street(random: Random, kind: str, snow: float) -> Plan:
     marked = random.chance(0.9 if city else 0.5)
     paved_left, paved_right = left, right
     if both:
-        count = random.integer(1, max(1, round((right - left) / width)))
-        if marked:
+        own = len(b.lanes)
+        count = random.integer(1, own)
+        if marked or own + count > 2:  # nobody leaves three lanes without a centre line
             style = random.weighted({"double": 0.5, "dashed": 0.2, "solid": 0.2, "half": 0.1})
-            b.paint(left, "yellow" if random.chance(0.8) else "white", style)
-        elif not city and count == 1:  # a street without a centre line: all of it is ours
+            b.paint(left, _divide(random), style, border=True)
+        else:  # all of it is ours
             b.strips.clear()
-            b.strips.append(Strip(left - width, right, "road"))
+            b.strips.append(Strip(left - count * width, right, "road"))
         for i in range(count):
             b.lanes.append(Lane(left - (i + 0.5) * width, width, -1))
             if i:
@@ -194,19 +206,24 @@ def _street(random: Random, kind: str, snow: float) -> Plan:
         parked = random.chance(0.62 if city else 0.8)
         extra = random.uniform(2.1, 2.6) if parked else max(0.0, random.uniform(-0.2, 0.6))
         bike = city and random.chance(0.12)
-        if (marked and random.chance(0.45)) or bike:
-            b.paint(edge, "white", "solid", faint=random.chance(0.3))
+        ours = side > 0 or left < edge + 0.01  # else the other direction's lanes lie between
+        painted = (marked and random.chance(0.75 if parked else 0.45)) or bike
+        if painted:
+            b.paint(edge, "white", "solid", faint=random.chance(0.3), border=ours)
         if bike:
             extra += 1.6
         if extra > 0:
-            b.strips.append(Strip(min(edge, edge + side * extra), max(edge, edge + side * extra), "parking"))
+            kind_beside = "road" if ours and not painted else "parking"  # without paint our area ends at the kerb
+            b.strips.append(Strip(min(edge, edge + side * extra), max(edge, edge + side * extra), kind_beside))
         if parked:
             b.parking.append((edge + side * (extra - random.uniform(1.05, 1.2)), 1 if side > 0 or not both else -1))
         edge += side * extra
         if side < 0:
             paved_left = edge
+            left = edge if ours and not painted else left
         else:
             paved_right = edge
+            right = edge if not painted else right
         if random.chance(0.9):
             b.kerbs.append((edge, side))
     junction = None
@@ -227,17 +244,22 @@ def _rural(random: Random, kind: str, snow: float) -> Plan:
     edged, centred = random.chance(0.7), random.chance(0.85)
     if centred:
         style = random.weighted({"double": 0.35, "dashed": 0.3, "solid": 0.15, "half": 0.2})
-        b.paint(left, "yellow" if random.chance(0.65) else "white", style)
+        b.paint(left, _divide(random), style, border=True)
     b.lanes.append(Lane(left - width / 2, width, -1))
     b.strips.append(Strip(left - width, left, "against" if centred else "road"))
     paved_left = left - width - random.uniform(0.1, 1.0)
     paved_right = right + random.uniform(0.1, 1.2)
-    b.strips += [Strip(paved_left, left - width, "shoulder"), Strip(right, paved_right, "shoulder")]
+    b.strips += [
+        Strip(paved_left, left - width, "shoulder" if edged or centred else "road"),
+        Strip(right, paved_right, "shoulder" if edged else "road"),
+    ]
     if edged:
-        b.paint(left - width, "white", "solid")
-        b.paint(right, "white", "solid")
+        b.paint(left - width, "white", "solid", border=not centred)
+        b.paint(right, "white", "solid", border=True)
+    else:
+        right = paved_right
     if not centred:
-        left -= width
+        left = left - width if edged else paved_left
     for side, edge in ((-1, paved_left), (1, paved_right)):
         wall = random.weighted({"rail": 0.2, "hedge": 0.15, "fence": 0.15, "": 0.5})
         if wall:

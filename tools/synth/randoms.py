@@ -11,7 +11,7 @@ import numpy as np
 __all__ = ["VERSION", "Random", "scene_random"]
 
 # Of the pictures: raise it whenever the same seed gives other pixels, so that no folder mixes two generators.
-VERSION = 1
+VERSION = 2
 
 T = TypeVar("T")
 

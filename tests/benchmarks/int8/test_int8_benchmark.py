@@ -15,7 +15,7 @@ from benchmarks.int8.__main__ import main
 from benchmarks.int8.agreement import Agreement, agree
 from benchmarks.int8.networks import SIMULATED, Network, int8_files, open_network, with_file
 from benchmarks.int8.table import FLOAT, losses, networks
-from hnx import budget
+from hnx import trials
 from hnx.__main__ import main as hnx
 from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.dataset import Sample, open_split
@@ -32,10 +32,10 @@ def quantised(bundle_path: Path, data: Path, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("int8")
     path = Path(shutil.copytree(bundle_path, folder / "bundle"))
     words = ["--calib", str(data / "parity" / "dataset"), "--frames", "3", "--threads", "1"]
-    words += ["--cache", str(folder / "ranges.json"), "--for", "onnxruntime,openvino"]
+    words += ["--cache", str(folder / "ranges.json"), "--for", "onnxruntime,openvino,tensorrt"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(budget, "_ROUNDS", 2)
-        patch.setattr(budget, "_ROUND_S", 0.01)
+        patch.setattr(trials, "ROUNDS", 2)
+        patch.setattr(trials, "ROUND_S", 0.01)
         assert hnx(["quantize", str(path), *words]) == ExitCode.OK
     return path
 
@@ -48,7 +48,7 @@ def samples(quantised: Path, data: Path) -> list[Sample]:
 
 def test_one_file_in_three_runtimes(quantised: Path, samples: list[Sample]) -> None:
     bundle = open_bundle(quantised)
-    assert set(int8_files(bundle)) == {"onnxruntime", "openvino"}
+    assert set(int8_files(bundle)) == {"onnxruntime", "openvino", "tensorrt-weak"}
     found = agree(bundle, samples, 1, runtimes=("onnxruntime", SIMULATED))
     for item in found:
         assert set(item.figures) == {"onnxruntime", SIMULATED}
@@ -126,7 +126,7 @@ def test_the_command_is_a_gate(quantised: Path, data: Path, tmp_path: Path, caps
     words += ["--threads", "1", "--json", str(report)]
     assert main([*words, "--limit-points", "101"]) == ExitCode.OK
     assert "largest difference" in capsys.readouterr().out
-    assert len(json.loads(report.read_text())["files"]) == 2
+    assert len(json.loads(report.read_text())["files"]) == 3
     assert main([*words, "--limit-points", "-1"]) == ExitCode.GATE_FAILED
 
 

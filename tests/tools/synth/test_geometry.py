@@ -10,7 +10,7 @@ import pytest
 from tools.synth.camera import RoadShape, sample_camera, sample_shape
 from tools.synth.canvas import Canvas
 from tools.synth.order import Item, painted_order
-from tools.synth.plan import OUTER, sample_plan
+from tools.synth.plan import LEGIBLE, OUTER, Plan, sample_plan
 from tools.synth.randoms import Random, scene_random
 
 
@@ -65,6 +65,23 @@ def test_a_plan_covers_the_ground_without_gaps(key: int) -> None:
     ours = [lane for lane in plan.lanes if lane.direction > 0]
     assert 1 <= len(ours) <= 6
     assert any(abs(lane.centre) < lane.width / 2 for lane in ours)
+
+
+def borders(plan: Plan) -> list[tuple[float, str]]:
+    """Where the drivable area begins and ends, and the kind of ground beside it."""
+    pairs = itertools.pairwise(plan.strips)
+    changes = [(a, b) for a, b in pairs if (a.kind == "road") != (b.kind == "road")]
+    return [(a.right, b.kind if a.kind == "road" else a.kind) for a, b in changes]
+
+
+@pytest.mark.parametrize("key", range(200))
+def test_a_picture_shows_where_the_drivable_area_ends(key: int) -> None:
+    plan = sample_plan(Random(key), snow=0.0)
+    found = borders(plan)
+    assert len(found) == 2
+    for d, beside in found:
+        painted = any(abs(line.d - d) < 0.15 and line.seen >= LEGIBLE for line in plan.lines)
+        assert painted or beside in ("pavement", "verge"), (d, beside)
 
 
 def item(s: tuple[float, float], d: tuple[float, float], log: list[str], name: str) -> Item:
