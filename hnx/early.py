@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from hybridnets.bundle import Bundle
     from hybridnets.dataset import Split
 
-__all__ = ["check_quantisable", "labelled_split"]
+__all__ = ["check_quantisable", "labelled_split", "warn_of_cpu"]
 
 
 def check_quantisable(bundle: Bundle, targets: Sequence[str], exclude: Sequence[str]) -> None:
@@ -32,6 +32,18 @@ def check_quantisable(bundle: Bundle, targets: Sequence[str], exclude: Sequence[
     model = float_model(bundle)
     for name in filter(None, map(TARGETS.get, targets)):  # fp16 quantises nothing
         quantisable_plan(model, placement(name), exclude=exclude)
+
+
+def warn_of_cpu(targets: Sequence[str]) -> None:
+    """Say where INT8's times and losses on this CPU are not those of others."""
+    from hnx.console import note
+    from runtimes.cpu import has_int8_products
+
+    if set(targets) - {"fp16"} and not has_int8_products():
+        note(
+            "this CPU has no instructions for sums of 8-bit products (VNNI): here INT8 is no faster than FP32, and "
+            "loses more than on CPUs that have them"
+        )
 
 
 def labelled_split(bundle: Bundle, project: str, data: Path | None, limit: int) -> Split:

@@ -6,7 +6,10 @@ import functools
 import platform
 from pathlib import Path
 
-__all__ = ["cpu_flags", "cpu_model", "has_native"]
+__all__ = ["INT8_PRODUCTS", "cpu_flags", "cpu_model", "has_int8_products", "has_native"]
+
+# add products of 8-bit numbers up in 32 bits; without them sums saturate in 16, and INT8 is not faster than float32
+INT8_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
 
 _NATIVE = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp", "fphp"}}
 
@@ -38,3 +41,8 @@ def has_native(precision: str) -> bool:
     """The CPU has instructions for bf16 or fp16; other precisions are always native."""
     wanted = _NATIVE.get(precision)
     return wanted is None or bool(wanted & cpu_flags())
+
+
+def has_int8_products() -> bool:
+    """The CPU has instructions for sums of 8-bit products; on others INT8 loses more and brings nothing."""
+    return bool(INT8_PRODUCTS & cpu_flags())

@@ -10,7 +10,7 @@ from typing import Any
 from runtimes import registry
 from runtimes.base import available_threads
 from runtimes.board import look_over
-from runtimes.cpu import cpu_model
+from runtimes.cpu import INT8_PRODUCTS, cpu_model
 from runtimes.hardware import gpu_names, isa, memory_bytes
 from runtimes.jetson import detect
 from runtimes.registry import RuntimeEntry, probe
@@ -80,7 +80,7 @@ def _low_precision(flags: list[str]) -> str:
         for text, names in (
             ("bf16", ("avx512_bf16", "amx_bf16", "bf16")),
             ("fp16", ("avx512_fp16", "amx_fp16")),
-            ("int8", ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")),
+            ("int8", INT8_PRODUCTS),
         )
         if any(name in flags for name in names)
     ]

@@ -69,8 +69,8 @@ twin=$work/twin/best-hardswish
 if [ ! -f "$twin/report.json" ]; then
   resume=()
   [ -f "$twin/last.pth" ] && resume=(--resume)
-  hnx distill "$work/mixed5" -w "$swish" --size "$size" -b $((8 * batch)) --num-epochs 1 --lr 8e-4 --warmup 40 --held-out 64 "${machine[@]}" \
-    --save-interval 100 --seed 4 -o "$work/twin" "${resume[@]}"
+  "${launch[@]}" distill "$work/mixed5" -w "$swish" --size "$size" -b $((4 * batch)) --num-epochs 1 --lr 8e-4 --warmup 40 \
+    --held-out 64 "${machine[@]}" --save-interval 100 --seed 5 -o "$work/twin" "${resume[@]}"
 fi
 
 # figures of docs/model-card.md

@@ -113,7 +113,7 @@ def command(
     from hnx.budget import Budget, search
     from hnx.console import progress, status
     from hnx.defaults import calibration_source, resolve_bundle
-    from hnx.early import check_quantisable, labelled_split
+    from hnx.early import check_quantisable, labelled_split, warn_of_cpu
     from hnx.verdict import check_ratio, time_precisions, verdict
     from runtimes.base import available_threads
 
@@ -136,6 +136,7 @@ def command(
     opened = resolve_bundle(bundle)
     check_manifest(opened)
     check_quantisable(opened, config.targets, exclude)
+    warn_of_cpu(config.targets)
     budget = None
     if max_drop is not None:
         budget = Budget(max_drop, labelled_split(opened, project, data, limit), limit, threads, report)

@@ -76,7 +76,7 @@ def command(
     from hnx.budget import Budget, rank
     from hnx.console import note, progress, status
     from hnx.defaults import calibration_source, resolve_bundle
-    from hnx.early import check_quantisable, labelled_split
+    from hnx.early import check_quantisable, labelled_split, warn_of_cpu
     from runtimes.base import available_threads
 
     threads = threads or available_threads()
@@ -93,6 +93,7 @@ def command(
     opened = resolve_bundle(bundle)
     check_manifest(opened)
     check_quantisable(opened, config.targets, exclude)
+    warn_of_cpu(config.targets)
     budget = Budget(0.0, labelled_split(opened, project, data, limit), limit, threads)
     if calib is None:
         source, part = calibration_source(opened, frames)

@@ -337,6 +337,19 @@ def test_mistakes_show_before_the_calibration(
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("products", [True, False])
+def test_a_cpu_without_int8_products_is_named(
+    products: bool,
+    words: list[str],
+    counted: list[tuple[str, ...] | None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("runtimes.cpu.has_int8_products", lambda: products)
+    assert main(["sensitivity", *words]) == ExitCode.OK
+    assert ("no instructions for sums of 8-bit products" in capsys.readouterr().err) is not products
+
+
 def test_an_old_opset_shows_before_the_calibration(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,10 +21,7 @@ from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.dataset import Sample, open_split
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.project import load_project
-from runtimes.hardware import isa
-
-# On x86 without VNNI, ONNX Runtime adds products in pairs in 16 bits, which saturate: the file says something else.
-ADDS_IN_32_BITS = not {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}.isdisjoint(isa())
+from runtimes.cpu import has_int8_products
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +55,7 @@ def test_one_file_in_three_runtimes(quantised: Path, samples: list[Sample]) -> N
     assert found[0].executed["onnxruntime"]
 
 
-@pytest.mark.skipif(not ADDS_IN_32_BITS, reason="this CPU has no VNNI: INT8 sums saturate")
+@pytest.mark.skipif(not has_int8_products(), reason="this CPU has no VNNI: INT8 sums saturate")
 def test_rounding_changes_the_outputs_alike(quantised: Path, samples: list[Sample]) -> None:
     """The simulated network is nearer to ONNX Runtime's INT8 than the float network is."""
     bundle = open_bundle(quantised)
