@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,12 @@ from hybridnets.errors import ExitCode, HnxError
 if TYPE_CHECKING:
     from benchmarks.tuning.timing import Timed
     from calibration.engine import Calibrated, QuantiseConfig
-    from calibration.search import Journal, Measure, Sensitivity, Trial
+    from calibration.search import Fit, Journal, Measure, Sensitivity, Trial
     from hnx.trials import Trials
     from hybridnets.bundle import Bundle
     from hybridnets.dataset import Split
 
-__all__ = ["Budget", "Found", "rank", "search"]
+__all__ = ["Budget", "Fitted", "rank", "search"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Budget:
 
     Attributes:
         max_drop: points that every task may lose.
+        max_ratio: share of FP32's time that the network may take; None sets no limit.
         split: labelled images, of `hnx.early.labelled_split`.
         limit: how many of them.
         threads: of the network.
@@ -43,10 +44,11 @@ class Budget:
     limit: int
     threads: int
     report: Path | None = None
+    max_ratio: float | None = None
 
 
 @dataclass(frozen=True)
-class Found:
+class Fitted:
     """The end of a search.
 
     Attributes:
@@ -58,7 +60,7 @@ class Found:
     times: dict[str, Timed] | None
 
 
-def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget) -> Found:
+def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget) -> Fitted:
     """The fewest blocks in float that keep the budget, for one target of a configuration.
 
     Everything that was tried is timed in turns, printed and reported, whether or not something fits.
@@ -67,7 +69,7 @@ def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrate
         HnxError: no mixture keeps it (exit code 3), or nothing can be measured (exit code 4).
     """
     from calibration.search import fit_budget
-    from hnx.console import note, status, stdout, steps
+    from hnx.console import status, stdout, steps
     from hybridnets.files import write_json
 
     with _journal(bundle, config, target, found, budget) as (journal, networks):
@@ -75,12 +77,10 @@ def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrate
             sensitivity = _ranked(journal, found, config, target, functools.partial(show, f"{target}: ranking blocks"))
             told = functools.partial(show, f"{target}: fitting the budget")
             fit = fit_budget(sensitivity, journal, budget.max_drop, told)
-        pace: Pace | None = None
-        try:
-            with status(f"timing what was tried for {target}") as step:
-                pace = Pace(*networks.times([trial.kept for trial in fit.trials], step))
-        except HnxError as error:
-            note(f"{error.what}: {error.why}")
+        with status(f"timing what was tried for {target}") as step:
+            pace = _timed(networks, fit, step)
+    if pace is not None and budget.max_ratio is not None:
+        fit = replace(fit, chosen=_quick_enough(fit, pace, budget.max_ratio))
     stdout().print(fit_table(fit, target, pace))
     if budget.report is not None:
         path = budget.report.with_name(f"{budget.report.stem}-{target}{budget.report.suffix or '.json'}")
@@ -94,9 +94,36 @@ def search(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrate
             fix="allow more, calibrate on more frames, or try --method mse",
             code=ExitCode.GATE_FAILED,
         )
-    if pace is None:
-        return Found(fit.chosen, None)
-    return Found(fit.chosen, {**pace.floats, "int8": pace.mixtures[fit.trials.index(fit.chosen)]})
+    timed = None if pace is None else pace.mixtures.get(fit.chosen.kept)
+    return Fitted(fit.chosen, None if pace is None or timed is None else {**pace.floats, "int8": timed})
+
+
+def _timed(networks: Trials, fit: Fit, on_step: Callable[[str], None]) -> Pace | None:
+    """Times of everything that was tried, or of what was chosen where a small machine cannot hold all of it."""
+    from hnx.console import note
+
+    each = [[trial.kept for trial in fit.trials], [] if fit.chosen is None else [fit.chosen.kept]]
+    for mixtures in each:
+        try:
+            floats, found = networks.times(mixtures, on_step)
+        except HnxError as error:
+            note(f"{error.what}: {error.why}")
+        else:
+            return Pace(floats, dict(zip(mixtures, found, strict=True)))
+        if networks.runtime != networks.target:
+            break
+    return None
+
+
+def _quick_enough(fit: Fit, pace: Pace, limit: float) -> Trial | None:
+    """The fewest blocks in float that keep both limits; where nothing does, those that lose little enough."""
+    ratios = pace.ratios()
+    fitting = [
+        trial
+        for trial in fit.trials
+        if trial.worst <= fit.max_drop and trial.kept in ratios and ratios[trial.kept][1] <= limit
+    ]
+    return min(fitting, key=lambda trial: len(trial.kept), default=fit.chosen)
 
 
 def rank(bundle: Bundle, config: QuantiseConfig, target: str, found: Calibrated, budget: Budget) -> Sensitivity:

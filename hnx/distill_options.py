@@ -82,7 +82,10 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             default=Path("checkpoints") / "distill",
             help="Folder of runs; this one goes to OUTPUT/TEACHER-ACTIVATION.",
         ),
-        truth("--resume", help="Go on with the run of that folder; options that are not given are as it had them."),
+        truth(
+            "--resume",
+            help="Go on with the run of that folder; what is not given is as it had it, but for --data and --max-drop.",
+        ),
         truth("--overwrite", help="Start anew in a folder that holds a run."),
         option("--save-interval", type=int, default=500, help="Steps between writes of last.pth."),
         option("--val-interval", type=int, default=1, help="Epochs between measurements; 0: only at the end."),

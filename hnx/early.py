@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hybridnets.errors import ExitCode, HnxError
+
 if TYPE_CHECKING:
     from hybridnets.bundle import Bundle
     from hybridnets.dataset import Split
 
-__all__ = ["check_quantisable", "labelled_split", "warn_of_cpu"]
+__all__ = ["check_drop", "check_quantisable", "labelled_split", "warn_of_cpu"]
 
 
 def check_quantisable(bundle: Bundle, targets: Sequence[str], exclude: Sequence[str]) -> None:
@@ -34,15 +36,35 @@ def check_quantisable(bundle: Bundle, targets: Sequence[str], exclude: Sequence[
         quantisable_plan(model, placement(name), exclude=exclude)
 
 
-def warn_of_cpu(targets: Sequence[str]) -> None:
-    """Say where INT8's times and losses on this CPU are not those of others."""
+def check_drop(targets: Sequence[str]) -> None:
+    """Refuse a search where nothing is quantised.
+
+    Raises:
+        HnxError: FP16 is the only target (exit code 2).
+    """
+    if set(targets) == {"fp16"}:
+        raise HnxError(
+            "--max-drop has nothing to choose for fp16",
+            why="FP16 networks have no blocks in INT8",
+            fix="add openvino, onnxruntime or tensorrt to --for, or leave --max-drop out",
+            code=ExitCode.USAGE,
+        )
+
+
+def warn_of_cpu(targets: Sequence[str], *, losses: bool) -> None:
+    """Say where INT8's times and losses on this CPU are not those of others.
+
+    Args:
+        losses: they are measured here, those of networks for TensorRT, too.
+    """
     from hnx.console import note
     from runtimes.cpu import has_int8_products
 
-    if set(targets) - {"fp16"} and not has_int8_products():
+    concerned = set(targets) - ({"fp16"} if losses else {"fp16", "tensorrt"})
+    if concerned and not has_int8_products():
         note(
-            "this CPU has no instructions for sums of 8-bit products (VNNI): here INT8 is no faster than FP32, and "
-            "loses more than on CPUs that have them"
+            "this CPU has no instructions for sums of 8-bit products (VNNI): INT8 is often no faster than FP32 here, "
+            "and on x86 it loses more than on CPUs that have them"
         )
 
 

@@ -20,18 +20,18 @@ class Pace:
 
     Attributes:
         floats: precision to its times, float32 first.
-        mixtures: of the trials, in their order.
+        mixtures: blocks in float -> times of that network; those of the trials that were timed.
     """
 
     floats: dict[str, Timed]
-    mixtures: list[Timed]
+    mixtures: dict[tuple[str, ...], Timed]
 
-    def ratios(self, fit: Fit) -> dict[tuple[str, ...], Ratio]:
+    def ratios(self) -> dict[tuple[str, ...], Ratio]:
         """Blocks in float -> time as a share of float32's, quartiles over the rounds."""
         from benchmarks.tuning.timing import ratio
 
         baseline = self.floats["fp32"]
-        return {trial.kept: ratio(timed, baseline) for trial, timed in zip(fit.trials, self.mixtures, strict=True)}
+        return {kept: ratio(timed, baseline) for kept, timed in self.mixtures.items()}
 
 
 def fit_table(fit: Fit, target: str, pace: Pace | None) -> Table:
@@ -39,15 +39,15 @@ def fit_table(fit: Fit, target: str, pace: Pace | None) -> Table:
     from hnx.console import plain_table
 
     tasks = list(fit.trials[0].drops)
-    ratios = {} if pace is None else pace.ratios(fit)
+    ratios = {} if pace is None else pace.ratios()
     best = _front(fit, ratios)
     timing = ["time/fp32"] if ratios else []
     table = plain_table(target, "blocks in float", *(f"{task} lost" for task in tasks), *timing, "")
     for trial in sorted(fit.trials, key=lambda trial: len(trial.kept)):
         words = ["chosen" if trial is fit.chosen else "" if trial.worst <= fit.max_drop else "over the budget"]
-        if ratios and trial not in best:
-            words.append("another is faster and loses less")
-        share = [_share(ratios[trial.kept])] if ratios else []
+        if trial.kept in ratios and trial not in best:
+            words.append("another is no slower and loses no more")
+        share = [_share(ratios.get(trial.kept))] if ratios else []
         lost = (f"{trial.drops[task]:+.2f}" for task in tasks)
         table.add_row("", str(len(trial.kept)), *lost, *share, "; ".join(filter(None, words)))
     if fit.chosen is not None and fit.chosen.kept:
@@ -55,7 +55,9 @@ def fit_table(fit: Fit, target: str, pace: Pace | None) -> Table:
     return table
 
 
-def _share(quartiles: Ratio) -> str:
+def _share(quartiles: Ratio | None) -> str:
+    if quartiles is None:
+        return "-"
     low, middle, high = quartiles
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
@@ -68,14 +70,14 @@ def _front(fit: Fit, ratios: dict[tuple[str, ...], Ratio]) -> list[Trial]:
 
 def fit_json(target: str, sensitivity: Sensitivity, fit: Fit, pace: Pace | None) -> dict[str, Any]:
     """Everything that was measured; `time` of a trial is null where nothing was timed."""
-    ratios = {} if pace is None else pace.ratios(fit)
+    ratios = {} if pace is None else pace.ratios()
     best = _front(fit, ratios)
-    timed = {} if pace is None else dict(zip((trial.kept for trial in fit.trials), pace.mixtures, strict=True))
     trials = []
     for trial in fit.trials:
         share = None
-        if trial.kept in ratios:
-            share = {"of_fp32": ratios[trial.kept], "rounds_ms": timed[trial.kept].rounds, "pareto": trial in best}
+        if pace is not None and trial.kept in ratios:
+            rounds = pace.mixtures[trial.kept].rounds
+            share = {"of_fp32": ratios[trial.kept], "rounds_ms": rounds, "pareto": trial in best}
         trials.append({**trial.to_json(), "time": share})
     return {
         "target": target,

@@ -114,6 +114,7 @@ class Trials:
         from benchmarks.tuning.settings import Setting, precisions
         from benchmarks.tuning.timing import time_networks
         from calibration.engine import variant_of
+        from hybridnets.files import write_bytes
 
         if self.runtime != self.target:
             raise HnxError(
@@ -126,8 +127,8 @@ class Trials:
         labels = []
         for number, kept in enumerate(mixtures):
             path = self.bundle.path / f"mixture{number}.onnx"
-            path.write_bytes(variant_of(self.target, self.found, self.config, kept).model.SerializeToString())
-            labels.append(f"int8, {len(kept)} in float")
+            write_bytes(path, variant_of(self.target, self.found, self.config, kept).model.SerializeToString())
+            labels.append(f"int8 with {len(kept)} in float")
             networks[labels[-1]] = (with_file(self.bundle, path), Setting("int8", self.threads))
         found = time_networks(networks, self.runtime, rounds=ROUNDS, seconds=ROUND_S, on_step=on_step)
         return {name: found[name] for name in floats}, [found[label] for label in labels]

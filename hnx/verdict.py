@@ -11,27 +11,40 @@ if TYPE_CHECKING:
     from benchmarks.tuning.timing import Timed
     from hybridnets.bundle import Bundle
 
-__all__ = ["Times", "check_ratio", "time_precisions", "verdict"]
+__all__ = ["HERE", "Times", "check_ratio", "time_precisions", "verdict"]
 
 # runtime -> precision -> times that were taken in the same turns
 Times = Mapping[str, Mapping[str, "Timed"]]
 
 # whose networks run here; those for TensorRT are timed by `hnx bench` on the machine they are for
-_HERE = ("openvino", "onnxruntime")
+HERE = ("openvino", "onnxruntime")
 
 
 def check_ratio(targets: Collection[str], max_ratio: float | None) -> None:
     """Refuse a limit on a time that nothing could measure.
 
     Raises:
-        HnxError: no target runs on a CPU (exit code 2).
+        HnxError: no target runs on a CPU (exit code 2), or no runtime of one is here (exit code 4).
     """
-    if max_ratio is not None and not set(targets) & set(_HERE):
+    from runtimes.registry import entry, probe
+
+    if max_ratio is None:
+        return
+    states = {name: probe(entry(name)) for name in targets if name in HERE}
+    if not states:
         raise HnxError(
             f"--max-latency-ratio has nothing to measure for {', '.join(targets)}",
             why="those networks do not run on a CPU",
-            fix=f"add {' or '.join(_HERE)} to --for, or leave --max-latency-ratio out",
+            fix=f"add {' or '.join(HERE)} to --for, or leave --max-latency-ratio out",
             code=ExitCode.USAGE,
+        )
+    reasons = {name: state.reason or state.precisions.get("int8", "it knows no int8") for name, state in states.items()}
+    if all(reasons.values()):
+        raise HnxError(
+            "--max-latency-ratio cannot be measured here",
+            why="; ".join(f"{name}: {reason}" for name, reason in reasons.items()),
+            fix=next(filter(None, (state.fix for state in states.values())), "leave --max-latency-ratio out"),
+            code=ExitCode.NOTHING_RAN,
         )
 
 
@@ -43,7 +56,7 @@ def time_precisions(bundle: Bundle, targets: Collection[str], threads: int) -> d
     from hnx.trials import ROUND_S, ROUNDS
 
     found = {}
-    for target in (name for name in targets if name in _HERE):
+    for target in (name for name in targets if name in HERE):
         try:
             names, left_out = precisions(bundle, target)
         except HnxError as error:
@@ -53,8 +66,12 @@ def time_precisions(bundle: Bundle, targets: Collection[str], threads: int) -> d
             note(f"{target} runs no int8 here, so nothing was measured: {left_out['int8']}")
             continue
         settings = [Setting(name, threads) for name in names]
-        with status(f"timing {target}") as step:
-            timed = time_settings(bundle, target, settings, rounds=ROUNDS, seconds=ROUND_S, on_step=step)
+        try:
+            with status(f"timing {target}") as step:
+                timed = time_settings(bundle, target, settings, rounds=ROUNDS, seconds=ROUND_S, on_step=step)
+        except HnxError as error:  # what was made is good, whether or not there is memory to time it
+            note(f"{error.what}: {error.why}; nothing was measured")
+            continue
         found[target] = {setting.precision: times for setting, times in timed.items()}
     return found
 

@@ -9,7 +9,7 @@
 # HELD_OUT      real frames to measure on, none of them in FRAMES
 # WORK          where everything goes, 3 GB [work/default-weights]
 #
-# COEF and SIZE choose another network. THREADS are the cores of each process, PROCESSES those of stages 4 and 5. On a GPU:
+# COEF and SIZE choose another network. THREADS are the cores of each process, PROCESSES learn side by side from stage 4 on. On a GPU:
 # COEF=3 SIZE=640x384 PROCESSES=1 WORKERS=12 AMP=auto BATCH=4 (times as many images a step)
 set -euo pipefail
 cd "$(dirname "$0")/.."

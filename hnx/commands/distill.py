@@ -35,14 +35,11 @@ def _distill(frames: tuple[str, ...], **options: Any) -> None:
     measured anew, and it is trained to match the teacher's three outputs and the maps behind them. Agreement is
     measured before, during and after; with --data both networks are evaluated on labels, too.
     """
-    from dataclasses import replace
-
     from hnx.console import note
     from hnx.distill_request import configure
     from hnx.distillation import compare, open_labelled, stages, write_report
     from hnx.train_request import chosen_fields
     from hnx.training import Display, make_scorer
-    from hybridnets.carried import carried_size
     from hybridnets.training.trainer import train
 
     main = os.environ.get("RANK", "0") == "0"
@@ -55,10 +52,10 @@ def _distill(frames: tuple[str, ...], **options: Any) -> None:
         result = train(config, make_scorer=make_scorer, listener=display, given=given)
     if not main:
         return
+    config = result.config  # a run that goes on keeps the options it had
     moments = stages(config, result)
     _print(config, result, moments)
     student = config.folder / "best.safetensors"
-    config = replace(config, size=carried_size(student) or config.size)  # of the run that goes on
     report = write_report(config, result, moments, None)  # whatever becomes of the labels
     comparison = None
     if split is not None:

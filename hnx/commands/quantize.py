@@ -113,8 +113,9 @@ def command(
     from hnx.budget import Budget, search
     from hnx.console import progress, status
     from hnx.defaults import calibration_source, resolve_bundle
-    from hnx.early import check_quantisable, labelled_split, warn_of_cpu
-    from hnx.verdict import check_ratio, time_precisions, verdict
+    from hnx.early import check_drop, check_quantisable, labelled_split, warn_of_cpu
+    from hnx.verdict import HERE, check_ratio, time_precisions, verdict
+    from hybridnets.errors import HnxError
     from runtimes.base import available_threads
 
     threads = threads or available_threads()
@@ -131,15 +132,18 @@ def command(
         bias_correction=bias_correction,
     )
     check_ratio(config.targets, max_latency_ratio)
+    if max_drop is not None:
+        check_drop(config.targets)
     if report is not None:
         check_output(report)
     opened = resolve_bundle(bundle)
     check_manifest(opened)
     check_quantisable(opened, config.targets, exclude)
-    warn_of_cpu(config.targets)
+    warn_of_cpu(config.targets, losses=max_drop is not None)
     budget = None
     if max_drop is not None:
-        budget = Budget(max_drop, labelled_split(opened, project, data, limit), limit, threads, report)
+        images = labelled_split(opened, project, data, limit)
+        budget = Budget(max_drop, images, limit, threads, report, max_latency_ratio)
     if calib is None:
         source, part = calibration_source(opened, frames)
         config = replace(config, source=source, split=split or part)
@@ -156,6 +160,12 @@ def command(
     # all searches come first: where one target keeps no budget, or is too slow, nothing is written
     fits = {target: search(opened, config, target, found, budget) for target in config.targets if target != "fp16"}
     times = {target: fit.times for target, fit in fits.items() if fit.times is not None}
+    if max_latency_ratio is not None and (untimed := (fits.keys() & HERE) - times.keys()):
+        raise HnxError(
+            f"No latency was measured for {', '.join(sorted(untimed))}",
+            why="the reason stands above; nothing was written",
+            fix="close other programs, or leave --max-latency-ratio out",
+        )
     if times:
         verdict(times, max_latency_ratio)
     for target in config.targets:
@@ -164,9 +174,6 @@ def command(
             result = quantise(opened, replace(config, targets=(target,)), found, step, keep=kept)
         opened = result.bundle
         _report(result)
-    later = time_precisions(opened, [name for name in config.targets if name not in times], threads)
-    if later or not times:
-        verdict(later, max_latency_ratio)
 
 
 def _remarks(found: Calibrated) -> None:

@@ -93,7 +93,7 @@ def command(
     opened = resolve_bundle(bundle)
     check_manifest(opened)
     check_quantisable(opened, config.targets, exclude)
-    warn_of_cpu(config.targets)
+    warn_of_cpu(config.targets, losses=True)
     budget = Budget(0.0, labelled_split(opened, project, data, limit), limit, threads)
     if calib is None:
         source, part = calibration_source(opened, frames)

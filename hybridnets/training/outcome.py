@@ -27,7 +27,7 @@ class TrainResult:
     """What a run led to.
 
     Attributes:
-        folder: with all files.
+        config: with which it ended; of a run that went on, with the options it had before.
         steps: optimizer steps of the whole run, of earlier processes too.
         best: file of the best network; None without a validation.
         fitness: of it.
@@ -39,7 +39,7 @@ class TrainResult:
         last_loss: of the last step.
     """
 
-    folder: Path
+    config: TrainConfig
     steps: int
     best: Path | None
     fitness: float | None
@@ -50,6 +50,11 @@ class TrainResult:
     best_step: int | None = None
     by_loss: bool = False
 
+    @property
+    def folder(self) -> Path:
+        """Where all files lie."""
+        return self.config.folder
+
 
 def result_of(
     config: TrainConfig, state: RunState, validation: Validation | None, last_loss: float | None
@@ -58,7 +63,7 @@ def result_of(
     folder, history = config.folder, state.history
     best = history.best[0] if history.best else None
     return TrainResult(
-        folder,
+        config,
         state.step,
         None if best is None else folder / best["file"],
         None if best is None else float(best["fitness"]),

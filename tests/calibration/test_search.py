@@ -147,4 +147,7 @@ def test_the_front_holds_what_no_other_beats() -> None:
     assert front(trials, times) == [trials[0], trials[2], trials[1]]
     # of two that take the same time the one that loses less
     assert front(trials, {**times, ("fast",): 0.6}) == [trials[2], trials[1]]
+    # of two that lose the same the faster one
+    alike = [trial("slower", 0.5), *trials]
+    assert front(alike, {**times, ("slower",): 0.65}) == [trials[0], trials[2], trials[1]]
     assert front(trials, {}) == []

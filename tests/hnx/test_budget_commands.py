@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hnx import trials
 from hnx.__main__ import main
 from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.errors import ExitCode, HnxError
+from runtimes.base import Probe
 
 TASKS = {"mAP50": 60.0, "road IoU": 80.0, "lane IoU": 35.0}
 
@@ -75,15 +76,14 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...] | None]:
 
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Times of each precision; change them before the command."""
-    times = {"fp32": 10.0, "bf16": 6.0, "fp16": 6.0, "int8": 5.0}
+    """Times of each precision, and what a block in float adds to INT8's; change them before the command."""
+    times = {"fp32": 10.0, "bf16": 6.0, "fp16": 6.0, "int8": 5.0, "block": 0.1}
 
     def made_up(networks: Mapping[str, tuple[Bundle, Setting]], runtime: str, **_: Any) -> dict[str, Timed]:
         found = {}
         for name, (_, setting) in networks.items():
-            # each block in float costs 0.1 ms
             count = re.search(r"(\d+) in float", name)
-            ms = times[setting.precision] + 0.1 * int(count[1] if count else 0)
+            ms = times[setting.precision] + times["block"] * int(count[1] if count else 0)
             found[name] = Timed((ms,) * 4, ms, setting.precision)
         return found
 
@@ -164,24 +164,52 @@ def test_a_mixture_that_is_too_slow_is_not_written(
     assert open_bundle(bundle).variant("int8", "openvino")
 
 
-def test_figures_are_reported_where_nothing_can_be_timed(
+def test_the_fewest_blocks_that_keep_both_limits_are_chosen(
+    words: list[str], bundle: Path, measured: list[tuple[str, ...] | None], timed: dict[str, float]
+) -> None:
+    # as on a CPU without VNNI: the more in float, the faster
+    timed |= {"int8": 12.0, "block": -0.3}
+    command = ["quantize", *words, "--for", "openvino", "--max-drop", "0.5", "--report", "fit.json"]
+    assert main([*command, "--max-latency-ratio", "1.15"]) == ExitCode.OK
+    found = json.loads(Path("fit.json").read_text())
+    assert len(found["chosen"]["kept_float"]) == 2
+    (variant,) = [v for v in open_bundle(bundle).manifest["variants"] if v["precision"] == "int8"]
+    assert len(variant["kept_float"]) == 2
+    assert main([*command, "--max-latency-ratio", "0.1"]) == ExitCode.GATE_FAILED
+
+
+def test_a_small_machine_times_what_was_chosen(
     words: list[str],
     bundle: Path,
     measured: list[tuple[str, ...] | None],
+    timed: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def refuse(*_: Any, **__: Any) -> dict[str, Timed]:
-        raise HnxError("9 settings cannot be timed side by side", why="no memory", fix="close other programs")
+    real, most = trials.Trials.times, [1]
 
-    # several networks at once are too much for a small board; the precisions of one bundle are not
-    monkeypatch.setattr(trials.Trials, "times", refuse)
+    def times(self: trials.Trials, mixtures: Sequence[Collection[str]], *more: Any) -> Any:
+        if len(mixtures) > most[0]:
+            raise HnxError(f"{len(mixtures)} settings cannot be timed side by side", why="no memory", fix="close some")
+        return real(self, mixtures, *more)
+
+    monkeypatch.setattr(trials.Trials, "times", times)
     command = ["quantize", *words, "--for", "openvino", "--max-drop", "0.5", "--report", "fit.json"]
-    assert main(command) == ExitCode.OK
+    before = sorted((path.name, path.read_bytes()) for path in bundle.iterdir())
+    assert main([*command, "--max-latency-ratio", "0.5"]) == ExitCode.GATE_FAILED
     captured = capsys.readouterr()
-    assert "9 settings cannot be timed side by side: no memory" in captured.err
-    assert "time as a share of fp32's" in captured.out
+    assert "cannot be timed side by side: no memory" in captured.err
+    assert "int8 0.51" in captured.out
+    found = json.loads(Path("fit.json").read_text())
+    assert [len(trial["kept_float"]) for trial in found["trials"] if trial["time"]] == [1]
+    # no room for a single one: a limit that nobody can measure is not kept
+    most[0] = 0
+    assert main([*command, "--max-latency-ratio", "0.9"]) == ExitCode.FAILED
+    assert "No latency was measured for openvino" in capsys.readouterr().err
+    assert sorted((path.name, path.read_bytes()) for path in bundle.iterdir()) == before
+    assert main(command) == ExitCode.OK
     assert {trial["time"] for trial in json.loads(Path("fit.json").read_text())["trials"]} == {None}
+    assert open_bundle(bundle).variant("int8", "openvino")
 
 
 def test_networks_for_tensorrt_are_not_timed_elsewhere(
@@ -315,6 +343,7 @@ def test_damaged_trials_are_measured_again(
         ("quantize", ["--exclude", "nosuch"], ExitCode.USAGE, "'nosuch' matches no"),
         ("quantize", ["--exclude", "."], ExitCode.USAGE, "Nothing is left to quantise"),
         ("quantize", ["--max-drop", "1", "-p", "nosuch"], ExitCode.USAGE, "nosuch"),
+        ("quantize", ["--max-drop", "1", "--for", "fp16"], ExitCode.USAGE, "nothing to choose for fp16"),
         ("quantize", ["--max-drop", "1", "--data", "nosuch"], ExitCode.FAILED, "nosuch"),
         ("quantize", ["--max-drop", "1", "--report", "file/x.json"], ExitCode.USAGE, "is a file, not a folder"),
         ("sensitivity", ["--exclude", "("], ExitCode.USAGE, "not a regular expression"),
@@ -335,6 +364,17 @@ def test_mistakes_show_before_the_calibration(
     Path("file").touch()
     assert main([command, *words, *more]) == code
     assert text in capsys.readouterr().err
+
+
+def test_a_limit_on_time_without_its_runtime_shows_before_the_calibration(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = Probe(reason="openvino is not installed", fix='pip install -e ".[openvino]"')
+    monkeypatch.setattr("runtimes.registry.probe", lambda row: absent)
+    monkeypatch.setattr("calibration.engine.calibrate", lambda *_: pytest.fail("it calibrates"))
+    command = ["quantize", *words, "--for", "openvino", "--max-latency-ratio", "0.6"]
+    assert main(command) == ExitCode.NOTHING_RAN
+    assert "openvino: openvino is not installed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("products", [True, False])

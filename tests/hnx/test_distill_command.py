@@ -15,7 +15,7 @@ from hnx.__main__ import main
 from hnx.distillation import Comparison
 from hybridnets.checkpoint import build_model, load_checkpoint, save_safetensors
 from hybridnets.config import ModelConfig
-from hybridnets.dataset import SampleReader, open_split
+from hybridnets.dataset import SampleReader, Split, open_split
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.network.weights import create_model
 from hybridnets.training import trainer
@@ -112,15 +112,28 @@ def test_a_killed_run_ends_where_it_would_have(place: Path, tmp_path: Path, monk
     assert json.loads(before.read_text())["agreement"][0]["name"] == "activation swapped"
 
 
-def test_a_run_goes_on_as_it_began(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    begun = words(place, tmp_path, "--num-epochs", "1", "--held-out", "3", "--feature-weight", "0.5", "--lr", "1e-3")
+def test_a_run_goes_on_as_it_began(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = str(place / "data" / "imgs" / "val")
+    begun = words(place, tmp_path, "--num-epochs", "1", "--feature-weight", "0.5", "--lr", "1e-3")
+    begun += ["--held-out-frames", measured]
     assert main(begun) == ExitCode.OK
     folder = tmp_path / "teacher-hardswish"
     first = torch.load(folder / "last.pth", weights_only=True)["config"]
     capsys.readouterr()
     bare = ["distill", str(place / "frames"), "-w", str(place / "teacher.safetensors"), "-o", str(tmp_path)]
     bare += ["--resume", "-n", "0", "--device", "cpu"]
+    compared: list[TrainConfig] = []
+
+    def compare(config: TrainConfig, split: Split, student: Path) -> Comparison:
+        compared.append(config)
+        return Comparison(2, {"mAP50": 0.5}, {"mAP50": 0.5})
+
+    monkeypatch.setattr(distillation, "compare", compare)
     assert main([*bare, "--num-epochs", "2", "--data", str(place / "data")]) == ExitCode.OK
+    # both networks are evaluated as the run measured them
+    assert [(config.input_size, config.batch_size) for config in compared] == [((128, 128), 2)]
     said = capsys.readouterr().err
     assert "going on with --num-epochs 2; until now it was 1" in said
     assert said.count("going on with") == 1
@@ -129,7 +142,7 @@ def test_a_run_goes_on_as_it_began(place: Path, tmp_path: Path, capsys: pytest.C
     assert (last["size"], last["batch_size"]) == ([128, 128], 2)
     same = ("lr", "batch_size", "log_interval", "precise_bn", "distill", "activation")
     assert {name: last[name] for name in same} == {name: first[name] for name in same}
-    assert last["distill"]["held_out"] == 3
+    assert last["distill"]["held_out_sources"] == [measured]
     # what somebody chooses anew is told
     assert main([*bare, "--num-epochs", "3", "--feature-weight", "2"]) == ExitCode.OK
     assert "going on with --feature-weight 2.0; until now it was 0.5" in capsys.readouterr().err
@@ -183,7 +196,7 @@ def test_figures_are_kept_where_the_labelled_images_cannot_be_read(
 ) -> None:
     def trained(config: TrainConfig, **_: object) -> TrainResult:
         config.folder.mkdir(parents=True)
-        return TrainResult(config.folder, 7, None, None, None, False, 0, None)
+        return TrainResult(config, 7, None, None, None, False, 0, None)
 
     def unreadable(*_: object) -> Comparison:
         raise HnxError("No image of the split val can be read")

@@ -23,7 +23,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
     def train(config: Any, given: Any = None, **_: Any) -> TrainResult:
         found["config"], found["given"] = config, given
-        return TrainResult(config.folder, 0, None, None, None, False, 0, None)
+        return TrainResult(config, 0, None, None, None, False, 0, None)
 
     monkeypatch.setattr("hybridnets.training.trainer.train", train)
     monkeypatch.chdir(tmp_path)
