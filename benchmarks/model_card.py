@@ -34,6 +34,7 @@ __all__ = ["evaluation_table", "main", "render", "weights_table"]
 
 _PLACE = re.compile(r"\{\{\s*(\w+)(?:\s+([^{}]+?))?\s*\}\}")
 _DETECTION = ("mAP50", "mAP50-95", "R")
+_POOLED = "IoU, all pixels"
 _MAX_FILE = 1 << 20
 Step = Callable[[str], None]
 
@@ -149,15 +150,21 @@ def _columns(report: EvalReport, row: Mapping[str, Any]) -> list[str]:
     metrics = row["metrics"]
     names = list(_DETECTION) if metrics.get("labels") else []
     for seg in report.bundle.get("seg_classes") or []:
-        names += [f"{seg} IoU", f"{seg} {'Acc' if thin(seg) else 'mIoU'}"]
-    values = figures(metrics)
+        names += [f"{seg} IoU", f"{seg} Acc"] if thin(seg) else [f"{seg} IoU", f"{seg} {_POOLED}", f"{seg} mIoU"]
+    values = _values(metrics)
     return [name for name in names if name in values]
+
+
+def _values(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Figures by name, with the IoU of the pixels of all images together, as BDD100K counts."""
+    pooled = (metrics.get("pooled") or {}).get("IoU") or {}
+    return figures(metrics) | {f"{seg} {_POOLED}": value for seg, value in pooled.items() if value is not None}
 
 
 def _figure(report: EvalReport, row: Mapping[str, Any], key: str) -> str:
     if key not in _columns(report, row):
         return "-"
-    value = f"{figures(row['metrics'])[key] * 100:.1f}"
+    value = f"{_values(row['metrics'])[key] * 100:.1f}"
     interval = (row.get("intervals") or {}).get(key)
     return f"{value} [{interval[0] * 100:.1f}, {interval[1] * 100:.1f}]" if interval else value
 

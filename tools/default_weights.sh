@@ -64,12 +64,12 @@ fresh 4 2600 21 "$work/stage3/default_weights/best.safetensors"
 fresh 5 2800 22 "$work/stage4/default_weights/best.safetensors"
 swish=$work/stage5/default_weights/best.safetensors
 
-# the HardSwish twin: every frame once
+# the HardSwish twin: every frame twice (after once it lost 1.3 points of mAP50 and 1.0 of lane IoU, after twice 1.0 and 0.9)
 twin=$work/twin/best-hardswish
 if [ ! -f "$twin/report.json" ]; then
   resume=()
   [ -f "$twin/last.pth" ] && resume=(--resume)
-  "${launch[@]}" distill "$work/mixed5" -w "$swish" --size "$size" -b $((4 * batch)) --num-epochs 1 --lr 8e-4 --warmup 40 \
+  "${launch[@]}" distill "$work/mixed5" -w "$swish" --size "$size" -b $((4 * batch)) --num-epochs 2 --lr 8e-4 --warmup 40 \
     --held-out 64 "${machine[@]}" --save-interval 100 --seed 5 -o "$work/twin" "${resume[@]}"
 fi
 

@@ -31,6 +31,7 @@ def report(**changes: Any) -> dict[str, Any]:
             "road": {"mIoU": 0.95, "IoU": 0.93, "Acc": 0.97},
             "lane": {"mIoU": 0.7, "IoU": 0.456, "Acc": 0.8},
         },
+        "pooled": {"mIoU": 0.9, "IoU": {"road": 0.944, "lane": None}},
     }
     row = {"runtime": "onnxruntime", "precision": "fp32", "metrics": metrics, "intervals": {"mAP50": [0.7, 0.724]}}
     value: dict[str, Any] = {
@@ -93,7 +94,7 @@ def test_every_place_is_filled(folder: Path, capsys: pytest.CaptureFixture[str])
     row = next(line for line in text.splitlines() if "onnxruntime" in line)
     cells = [cell.strip() for cell in row.strip("| ").split("|")]
     assert cells[:3] == ["`c0-384x256`", "onnxruntime:fp32", "71.2 [70.0, 72.4]"]
-    assert cells[3:] == ["40.0", "90.0", "93.0", "95.0", "45.6", "80.0"]
+    assert cells[3:] == ["40.0", "90.0", "93.0", "94.4", "95.0", "45.6", "80.0"]
     assert "openvino" not in text
     assert "199 images of the split val" in text
     assert "`feedfeedfeedfeed`" in text
@@ -109,6 +110,11 @@ def test_boxes_nobody_labelled_have_no_columns(folder: Path) -> None:
     text = Path("card.md").read_text()
     assert "mAP" not in text
     assert "lane IoU" in text
+    # reports of before have no pooled figures
+    del value["rows"][0]["metrics"]["pooled"]
+    write_json(folder / "scenes.json", value)
+    assert main([str(source(folder, "{{evaluation scenes}}")), "-o", "card.md"]) == 0
+    assert "all pixels" not in Path("card.md").read_text()
 
 
 def test_two_networks_share_a_table(folder: Path) -> None:
