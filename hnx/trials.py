@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from hybridnets.bundle import Bundle
     from hybridnets.dataset import Sample, Split
 
-__all__ = ["ROUNDS", "ROUND_S", "Trials", "place_of", "trials"]
+__all__ = ["HERE", "ROUNDS", "ROUND_S", "Trials", "place_of", "trials"]
+
+# targets whose networks run here; those for TensorRT are timed by `hnx bench` on the machine they are for
+HERE = ("openvino", "onnxruntime")
 
 # of each network: some 6 s altogether; quartiles of 12 rounds are those of the third and the ninth
 ROUNDS = 12
@@ -28,7 +31,7 @@ ROUND_S = 0.5
 
 def runtime_of(target: str) -> str:
     """The runtime that computes the networks of a target here."""
-    return target if target in ("openvino", "onnxruntime") else "onnxruntime"
+    return target if target in HERE else "onnxruntime"
 
 
 def place_of(target: str) -> dict[str, Any]:

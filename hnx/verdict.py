@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from hnx.trials import HERE
 from hybridnets.errors import ExitCode, HnxError
 
 if TYPE_CHECKING:
     from benchmarks.tuning.timing import Timed
     from hybridnets.bundle import Bundle
 
-__all__ = ["HERE", "Times", "check_ratio", "time_precisions", "verdict"]
+__all__ = ["Times", "check_ratio", "time_precisions", "verdict"]
 
 # runtime -> precision -> times that were taken in the same turns
 Times = Mapping[str, Mapping[str, "Timed"]]
-
-# whose networks run here; those for TensorRT are timed by `hnx bench` on the machine they are for
-HERE = ("openvino", "onnxruntime")
 
 
 def check_ratio(targets: Collection[str], max_ratio: float | None) -> None:

@@ -114,7 +114,8 @@ def command(
     from hnx.console import progress, status
     from hnx.defaults import calibration_source, resolve_bundle
     from hnx.early import check_drop, check_quantisable, labelled_split, warn_of_cpu
-    from hnx.verdict import HERE, check_ratio, time_precisions, verdict
+    from hnx.trials import HERE
+    from hnx.verdict import check_ratio, time_precisions, verdict
     from hybridnets.errors import HnxError
     from runtimes.base import available_threads
 

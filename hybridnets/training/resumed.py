@@ -68,7 +68,7 @@ def options_of_run(
             code=ExitCode.USAGE,
         )
     for name in differing:
-        note(f"going on with {_option(name)} {_text(now[name])}; until now it was {_text(had[name])}")
+        note(_going_on(name, now[name], had[name]))
     try:
         left = {name: value for name, value in had.items() if name not in chosen}
         if config.distill is not None:
@@ -91,8 +91,7 @@ def _frames_of_run(
     chosen = set(had) if given is None else set(had).intersection(given)
     for name in had:
         if name in chosen and getattr(asked, name) != had[name]:
-            new, old = _text(getattr(asked, name)), _text(had[name])
-            note(f"going on with {_option(name)} {new}; until now it was {old}")
+            note(_going_on(name, getattr(asked, name), had[name]))
     return dataclasses.replace(asked, **{name: value for name, value in had.items() if name not in chosen})
 
 
@@ -133,6 +132,10 @@ def _decoded(name: str, found: Mapping[str, Any]) -> Any:
     if not fits:
         raise ValueError(f"{name} is {value!r}")
     return value
+
+
+def _going_on(name: str, new: Any, old: Any) -> str:
+    return f"going on with {_option(name)} {_text(new)}; until now it was {_text(old)}"
 
 
 def _option(name: str) -> str:

@@ -91,6 +91,10 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return times
 
 
+def contents(folder: Path) -> list[tuple[str, bytes]]:
+    return sorted((path.name, path.read_bytes()) for path in folder.iterdir())
+
+
 def test_the_block_that_costs_most_stays_float(
     words: list[str],
     bundle: Path,
@@ -154,12 +158,12 @@ def test_a_mixture_that_is_too_slow_is_not_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     timed["int8"] = 5.97
-    before = sorted((path.name, path.read_bytes()) for path in bundle.iterdir())
+    before = contents(bundle)
     command = ["quantize", *words, "--for", "openvino", "--max-drop", "0.5", "--max-latency-ratio"]
     assert main([*command, "0.6"]) == ExitCode.GATE_FAILED
     # all blocks in INT8 would be fast enough, and lose too much
     assert "openvino 0.61" in capsys.readouterr().err
-    assert sorted((path.name, path.read_bytes()) for path in bundle.iterdir()) == before
+    assert contents(bundle) == before
     assert main([*command, "0.61"]) == ExitCode.OK
     assert open_bundle(bundle).variant("int8", "openvino")
 
@@ -195,7 +199,7 @@ def test_a_small_machine_times_what_was_chosen(
 
     monkeypatch.setattr(trials.Trials, "times", times)
     command = ["quantize", *words, "--for", "openvino", "--max-drop", "0.5", "--report", "fit.json"]
-    before = sorted((path.name, path.read_bytes()) for path in bundle.iterdir())
+    before = contents(bundle)
     assert main([*command, "--max-latency-ratio", "0.5"]) == ExitCode.GATE_FAILED
     captured = capsys.readouterr()
     assert "cannot be timed side by side: no memory" in captured.err
@@ -206,7 +210,7 @@ def test_a_small_machine_times_what_was_chosen(
     most[0] = 0
     assert main([*command, "--max-latency-ratio", "0.9"]) == ExitCode.FAILED
     assert "No latency was measured for openvino" in capsys.readouterr().err
-    assert sorted((path.name, path.read_bytes()) for path in bundle.iterdir()) == before
+    assert contents(bundle) == before
     assert main(command) == ExitCode.OK
     assert {trial["time"] for trial in json.loads(Path("fit.json").read_text())["trials"]} == {None}
     assert open_bundle(bundle).variant("int8", "openvino")
@@ -241,12 +245,12 @@ def test_nothing_is_written_where_one_of_several_targets_keeps_no_budget(
 
     monkeypatch.setattr(trials.Trials, "__call__", figures)
     monkeypatch.setattr(trials.Trials, "unmeasurable", lambda self: {})
-    before = sorted((path.name, path.read_bytes()) for path in bundle.iterdir())
+    before = contents(bundle)
     command = ["quantize", *words, "--for", "openvino,onnxruntime", "--max-drop", "0.5", "--report", "fit.json"]
     bad = "onnxruntime"
     assert main(command) == ExitCode.GATE_FAILED
     assert "for onnxruntime" in capsys.readouterr().err
-    assert sorted((path.name, path.read_bytes()) for path in bundle.iterdir()) == before
+    assert contents(bundle) == before
     # the report of each target says why
     assert json.loads(Path("fit-openvino.json").read_text())["chosen"]["kept_float"] == []
     assert json.loads(Path("fit-onnxruntime.json").read_text())["chosen"] is None
