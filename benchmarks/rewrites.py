@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.environment import Stopwatch, describe_environment
+from benchmarks.exports import export_again
 from benchmarks.scripts import exit_code, foreign_cores, is_busy, write_figures
 from benchmarks.statistics import paired_ratio, percentile
 from benchmarks.turns import Timing, take_turns
 from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.data import read_demo_frame
 from hybridnets.difference import difference
-from hybridnets.errors import ExitCode, HnxError
+from hybridnets.errors import ExitCode
 from runtimes.base import Runtime, RuntimeOptions, available_threads
 from runtimes.cpu import has_native
 from runtimes.opening import open_runtime
@@ -71,7 +71,7 @@ def make_variants(bundle: Bundle, folder: Path, on_step: Callable[[str], None] =
 
     def make(name: str, rewrite: str) -> Bundle:
         on_step(f"exporting: {name}")
-        return _export(bundle, folder / name, rewrite)
+        return export_again(bundle, folder / name, rewrite)
 
     everything = make(ALL, "all")
     passes = [entry["name"] for entry in everything.manifest["rewrites"] if entry["places"]]
@@ -87,30 +87,7 @@ def make_stock(bundle: Bundle, folder: Path, on_step: Callable[[str], None] = la
         HnxError: the bundle has no weights, or the export fails.
     """
     on_step(f"exporting: {STOCK}")
-    return _untiled(_export(bundle, folder / REPAIRED, "none"), folder)
-
-
-def _export(bundle: Bundle, folder: Path, rewrite: str) -> Bundle:
-    if bundle.weights is None:
-        raise HnxError(
-            f"Bundle {bundle.name} cannot be exported again",
-            why="it holds no weights.safetensors",
-            fix="export it without --no-weights",
-        )
-    height, width = bundle.target
-    heads = [head for head, role in (("det", "regression"), ("seg", "segmentation")) if role in bundle.outputs]
-    command = [
-        sys.executable, "-m", "hnx", "export", "-w", str(bundle.file(bundle.weights)), "--size", f"{width}x{height}",
-        "-o", str(folder), "--heads", ",".join(heads), "--rewrite", rewrite, "--no-weights",
-        "--opset", str(bundle.manifest.get("variants", [{}])[0].get("opset", 17)),
-    ]  # fmt: skip
-    if isinstance(bundle.input.shape[0], str):
-        command.append("--dynamic-batch")
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        lines = [line for line in result.stderr.splitlines() if line.strip()]
-        raise HnxError(f"hnx export --rewrite {rewrite} failed", why="; ".join(lines[-3:])[:300], fix="run it by hand")
-    return open_bundle(next(path for path in folder.iterdir() if path.is_dir()))
+    return _untiled(export_again(bundle, folder / REPAIRED, "none"), folder)
 
 
 def _untiled(bundle: Bundle, folder: Path) -> Bundle:

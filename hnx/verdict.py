@@ -66,7 +66,7 @@ def time_precisions(bundle: Bundle, targets: Collection[str], threads: int) -> d
         settings = [Setting(name, threads) for name in names]
         try:
             with status(f"timing {target}") as step:
-                timed = time_settings(bundle, target, settings, rounds=ROUNDS, seconds=ROUND_S, on_step=step)
+                timed = time_settings({"": bundle}, target, settings, rounds=ROUNDS, seconds=ROUND_S, on_step=step)
         except HnxError as error:  # what was made is good, whether or not there is memory to time it
             note(f"{error.what}: {error.why}; nothing was measured")
             continue

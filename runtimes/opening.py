@@ -7,7 +7,7 @@ from hybridnets.errors import ExitCode, HnxError
 from runtimes import registry
 from runtimes.base import TUNED, Runtime, RuntimeOptions
 from runtimes.registry import RuntimeEntry
-from runtimes.tuned import look_up, tuned_options
+from runtimes.tuned import look_up, tuned_network, tuned_options
 
 __all__ = ["first_runnable", "missing_variant", "obstacle", "open_runtime"]
 
@@ -57,8 +57,10 @@ def open_runtime(word: str, bundle: Bundle, options: RuntimeOptions | None = Non
             raise HnxError(f"{row.name} cannot run here", why=state.reason, fix=state.fix, code=ExitCode.NOTHING_RAN)
     else:
         row = first_runnable(bundle, "fp32" if tuned else options.precision)
-    chosen = tuned_options(bundle, row.name, options) if tuned else options
-    return registry.runtime_class(row)(bundle, chosen).open()
+    if tuned:
+        options = tuned_options(bundle, row.name, options)
+        bundle = tuned_network(bundle, row.name)
+    return registry.runtime_class(row)(bundle, options).open()
 
 
 def first_runnable(bundle: Bundle, precision: str) -> RuntimeEntry:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hybridnets.bundle import Bundle
+from hybridnets.bundle import Bundle, Variant
 from hybridnets.bundle.manifest import files_of
 from hybridnets.bundle.tuning import Place, Tuning, read_tuning
 from hybridnets.errors import ExitCode, HnxError
+from hybridnets.onnx_header import read_onnx_header
 from runtimes.base import PRECISIONS, RuntimeOptions, available_threads
 from runtimes.cpu import cpu_model
 from runtimes.hardware import gpu_names, isa
 from runtimes.registry import entry, installed_version
 
-__all__ = ["LookUp", "is_kept", "look_up", "place_here", "tuned_options"]
+__all__ = ["LookUp", "is_kept", "look_up", "place_here", "tuned_network", "tuned_options"]
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,33 @@ def look_up(bundle: Bundle, runtime: str) -> LookUp:
     record = files_of(bundle.manifest).get(tuning.file)
     if not isinstance(record, dict) or record.get("sha256") != tuning.sha256:
         return LookUp(problem=f"the network it was found with ({tuning.file}) has been replaced")
+    if tuning.rewrites and (problem := _other_tensors(bundle, tuning.file)):
+        return LookUp(problem=problem)
     return LookUp(tuning)
+
+
+def _other_tensors(bundle: Bundle, file: str) -> str:
+    """Why a graph that a search made cannot stand for the bundle's own; "" where it can."""
+    try:
+        header = read_onnx_header(bundle.file(file))
+    except HnxError as error:
+        return f"{error.what} ({error.why})"
+    theirs = sorted(map(str, header.inputs)), sorted(map(str, header.outputs))
+    ours = [str(bundle.input)], sorted(map(str, bundle.outputs.values()))
+    return "" if theirs == ours else f"{file} has other inputs and outputs than the bundle"
 
 
 def is_kept(bundle: Bundle, runtime: str) -> bool:
     """A setting is stored for a runtime, whether it holds here or not."""
     return look_up(bundle, runtime) != LookUp()
+
+
+def tuned_network(bundle: Bundle, runtime: str) -> Bundle:
+    """The bundle with the graph that `hnx tune` made for a runtime first among its networks; as it is without one."""
+    tuning = look_up(bundle, runtime).tuning
+    if tuning is None or not tuning.rewrites:
+        return bundle
+    return replace(bundle, variants=(Variant("fp32", tuning.file, (runtime,)), *bundle.variants))
 
 
 def tuned_options(bundle: Bundle, runtime: str, options: RuntimeOptions) -> RuntimeOptions:

@@ -196,9 +196,10 @@ def _evaluate(run: _Run, row: EvalRow) -> None:
 
 def _settings(config: EvalConfig, row: EvalRow) -> tuple[str, int]:
     """Precision and threads that decide a row's records: a tuned row has those of what stands in the bundle, and takes
-    over what the row of that precision scored."""
+    over what the row of that precision scored, unless its graph is another."""
     if row.precision == TUNED and (tuning := look_up(config.bundle, row.runtime).tuning) is not None:
-        return tuning.precision, min(tuning.threads, config.thread_count)
+        graph = f"-{tuning.sha256[:8]}" if tuning.rewrites else ""
+        return tuning.precision + graph, min(tuning.threads, config.thread_count)
     return row.precision, config.thread_count
 
 

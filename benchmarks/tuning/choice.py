@@ -16,12 +16,16 @@ _CAREFUL = ("fp32", "fp16", "bf16", "int8")
 def choose(timed: Mapping[Setting, Timed], allowed: Sequence[Setting]) -> Setting:
     """The fastest allowed setting; of those that the rounds cannot tell from it the most careful one.
 
-    Careful is the precision that loses less; with the same precision fewer streams, then fewer threads, which leaves
-    cores to other programs.
+    Careful is the precision that loses less; with the same precision the bundle's own graph, then fewer streams, then
+    fewer threads, which leaves cores to other programs.
     """
     fastest = min(allowed, key=lambda setting: _middle(timed, setting, allowed[0]))
     alike = [setting for setting in allowed if setting == fastest or unresolved(timed[setting], timed[fastest])]
-    return min(alike, key=lambda setting: (_CAREFUL.index(setting.precision), setting.streams, setting.threads))
+    return min(alike, key=_care)
+
+
+def _care(setting: Setting) -> tuple[int, bool, int, int]:
+    return _CAREFUL.index(setting.precision), bool(setting.rewrites), setting.streams, setting.threads
 
 
 def _middle(timed: Mapping[Setting, Timed], setting: Setting, baseline: Setting) -> float:

@@ -1,10 +1,11 @@
-"""The search of `hnx tune`: precisions in turns, what the faster ones lose, then threads and streams of the best."""
+"""The search of `hnx tune`: precisions in turns, what the faster ones lose, then graphs, threads and streams."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from pathlib import Path
 
 from benchmarks.environment import Stopwatch
 from benchmarks.statistics import FOREIGN_LIMIT
@@ -12,14 +13,19 @@ from benchmarks.tuning.choice import choose, int8_remark, over_budget, unresolve
 from benchmarks.tuning.config import LABEL_DROP, TuneConfig
 from benchmarks.tuning.losses import Losses, measure_losses
 from benchmarks.tuning.settings import Setting, precisions, stream_settings, thread_settings
-from benchmarks.tuning.timing import Timed, ratio, time_settings
+from benchmarks.tuning.timing import Timed, crowded, ratio, time_settings
+from hybridnets.bundle import Bundle
 from hybridnets.bundle.manifest import files_of
-from hybridnets.bundle.tuning import TunedRow, Tuning
+from hybridnets.bundle.tuning import TunedRow, Tuning, tuned_file
 from runtimes.base import available_threads
 from runtimes.registry import entry, runtime_class
 from runtimes.tuned import place_here
 
 __all__ = ["TuneResult", "tune"]
+
+# share of the time that another graph may take at most: it makes the bundle larger by a network
+_WORTH_A_FILE = 0.98
+_MANY = 5  # settings that are counted, not named, in a sentence
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,13 @@ class TuneResult:
 
     Attributes:
         tuning: the choice with everything that was measured.
+        graph: the network it names, where that is not yet in the bundle.
         left_out: precision to the reason why it was not tried.
         notes: what the user should know.
     """
 
     tuning: Tuning
+    graph: Path | None
     left_out: Mapping[str, str]
     notes: tuple[str, ...]
 
@@ -46,14 +54,20 @@ class _Search:
     progress: Callable[[int, int, str], None]
     say: Callable[[str], None]
     rows: dict[Setting, TunedRow] = field(default_factory=dict)
+    graph_losses: dict[str, Mapping[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def graphs(self) -> dict[str, Bundle]:
+        """`Setting.rewrites` to the bundle with that graph."""
+        return {"": self.config.bundle, **self.config.graphs}
 
     def time(self, settings: Sequence[Setting]) -> dict[Setting, Timed]:
         """Time settings, and remember where others used the machine."""
         watch = Stopwatch()
         config = self.config
         found = time_settings(
-            config.bundle,
+            self.graphs,
             config.runtime,
             settings,
             rounds=config.rounds,
@@ -64,10 +78,14 @@ class _Search:
         busy = 0.0 if others is None else max(0.0, others / wall)
         if busy > FOREIGN_LIMIT * available_threads():
             self.notes.append(
-                f"other programs kept {busy:.1f} cores busy while {', '.join(map(str, settings))} were timed; "
+                f"other programs kept {busy:.1f} cores busy while {_named(settings)} were timed; "
                 "tune again on a quiet machine"
             )
         return found
+
+
+def _named(settings: Sequence[Setting]) -> str:
+    return ", ".join(map(str, settings)) if len(settings) < _MANY else f"{len(settings)} settings"
 
 
 def tune(
@@ -95,10 +113,13 @@ def tune(
     losses = _losses(search, timed, baseline)
     best = _choose_precision(search, timed, baseline, losses)
     _remark_budget(search, timed, best, losses)
+    best = _choose_graph(search, baseline, best, losses)
     further = [thread_settings] if config.goal == "latency" else [stream_settings, thread_settings]
     for settings in further:
         best = _choose_setting(search, baseline, best, settings(best), losses)
-    return TuneResult(_tuning(search, best, losses), left_out, (*losses.notes, *search.notes))
+    network = search.graphs[best.rewrites]
+    graph = network.file(network.variant("fp32", config.runtime).file) if best.rewrites else None
+    return TuneResult(_tuning(search, best, losses), graph, left_out, (*losses.notes, *search.notes))
 
 
 def _losses(search: _Search, timed: Mapping[Setting, Timed], baseline: Setting) -> Losses:
@@ -159,10 +180,62 @@ def _choose_setting(
     return chosen
 
 
+def _choose_graph(search: _Search, baseline: Setting, best: Setting, losses: Losses) -> Setting:
+    """The same network with other exact rewrites, where that is worth one more file in the bundle.
+
+    A rewrite changes nothing in exact arithmetic, but the last bits, and a short type has few of them: what the fastest
+    graph loses is measured before it is taken.
+    """
+    config = search.config
+    if not config.graphs:
+        return best
+    settings = [replace(best, rewrites=name) for name in config.graphs]
+    if problem := _no_graphs(search, [baseline, best, *settings]):
+        search.notes.append(f"other rewrites were not tried: {problem}")
+        return best
+    timed = search.time(list(dict.fromkeys([baseline, best, *settings])))
+    reasons = {setting: _too_little(timed, setting, best) for setting in settings}
+    allowed = [best, *(setting for setting in settings if not reasons[setting])]
+    while (chosen := choose(timed, allowed)).rewrites:
+        # the best of several noisy figures looks better than it is
+        reasons[chosen] = _too_little(search.time([best, chosen]), chosen, best, "timed once more: ")
+        if not reasons[chosen] and chosen.precision != baseline.precision:
+            reasons[chosen] = over_budget(_graph_losses(search, chosen), config.budget)
+        if not reasons[chosen]:
+            break
+        allowed.remove(chosen)
+    for setting in (best, *settings):
+        _record(search, setting, timed, baseline, losses, reasons.get(setting) or _why_not(setting, chosen, timed))
+    return chosen
+
+
+def _no_graphs(search: _Search, settings: Sequence[Setting]) -> str:
+    config = search.config
+    precision = settings[1].precision
+    if runtime_class(entry(config.runtime)).stored[precision] != "fp32":
+        return f"{precision} runs a network of its own, which was made from the graph as it is"
+    return crowded([(search.graphs[setting.rewrites], setting) for setting in settings], config.runtime)
+
+
+def _too_little(timed: Mapping[Setting, Timed], setting: Setting, own: Setting, when: str = "") -> str:
+    """Why a graph is not even a candidate; "" where it saves enough in three quarters of the rounds."""
+    low, middle, high = ratio(timed[setting], timed[own])
+    share = f"{middle:.2f} of the time of the bundle's own graph ({low:.2f} to {high:.2f})"
+    return "" if high <= _WORTH_A_FILE else when + share
+
+
+def _graph_losses(search: _Search, setting: Setting) -> Mapping[str, float]:
+    search.step(f"measuring what {setting} loses")
+    there = replace(search.config, bundle=search.config.graphs[setting.rewrites], graphs={})
+    found = measure_losses(there, [setting.precision], search.progress, search.say).lost[setting.precision]
+    search.graph_losses[setting.rewrites] = found
+    return found
+
+
 def _why_not(setting: Setting, best: Setting, timed: Mapping[Setting, Timed]) -> str:
     if setting == best:
         return "chosen"
-    same = (setting.threads, setting.streams) == (best.threads, best.streams)
+    same = replace(setting, precision=best.precision) == best
     other = best.precision if same else str(best)
     times = ratio(timed[setting], timed[best])[1]
     if times <= 1.0 or unresolved(timed[setting], timed[best]):
@@ -179,7 +252,9 @@ def _record(
     verdict: str,
 ) -> None:
     tasks = next(iter(losses.lost.values()), {})
-    lost = dict.fromkeys(tasks, 0.0) if setting.precision == "fp32" else losses.lost.get(setting.precision)
+    lost: Mapping[str, float] | None = dict.fromkeys(tasks, 0.0)
+    if setting.precision != "fp32":
+        lost = search.graph_losses.get(setting.rewrites) if setting.rewrites else losses.lost.get(setting.precision)
     search.rows[setting] = TunedRow(
         setting.precision,
         setting.threads,
@@ -188,19 +263,24 @@ def _record(
         ratio(timed[setting], timed[baseline]),
         lost,
         verdict,
+        setting.rewrites,
     )
 
 
 def _tuning(search: _Search, best: Setting, losses: Losses) -> Tuning:
     config = search.config
     stored = runtime_class(entry(config.runtime)).stored[best.precision]
-    file = config.bundle.variant(stored, config.runtime).file
+    graph = search.graphs[best.rewrites]
+    file = graph.variant(stored, config.runtime).file
+    sha256 = str(files_of(graph.manifest).get(file, {}).get("sha256", ""))
+    if best.rewrites:
+        file = tuned_file(config.bundle, sha256)
     return Tuning(
         precision=best.precision,
         threads=best.threads,
         streams=best.streams,
         file=file,
-        sha256=str(files_of(config.bundle.manifest).get(file, {}).get("sha256", "")),
+        sha256=sha256,
         goal=config.goal,
         measure="labels" if config.split is not None else "agreement",
         max_drop=config.budget,
@@ -209,4 +289,5 @@ def _tuning(search: _Search, best: Setting, losses: Losses) -> Tuning:
         place=place_here(config.runtime),
         rows=tuple(search.rows.values()),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        rewrites=best.rewrites,
     )

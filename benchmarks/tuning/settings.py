@@ -1,4 +1,4 @@
-"""Settings that are tried: precisions first, then the threads and streams of the best one."""
+"""Settings that are tried: precisions first, then other graphs, threads and streams of the best one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ class Setting:
         precision: also chooses the stored network: INT8 runs one of its own, the others share the float one.
         threads: of all inferences together.
         streams: inferences side by side.
+        rewrites: another graph of the float network, by the exact rewrites in it; "" is the bundle's own.
     """
 
     precision: str
     threads: int
     streams: int = 1
+    rewrites: str = ""
 
     def __str__(self) -> str:
         parts = [self.precision, f"{self.threads} thread{'' if self.threads == 1 else 's'}"]
-        return ", ".join([*parts, f"{self.streams} streams"] if self.streams > 1 else parts)
+        if self.streams > 1:
+            parts.append(f"{self.streams} streams")
+        if self.rewrites:
+            parts.append(f"rewrites: {self.rewrites}")
+        return ", ".join(parts)
 
 
 def precisions(bundle: Bundle, runtime: str) -> tuple[list[str], dict[str, str]]:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ from hybridnets.errors import HnxError
 from runtimes.base import Runtime, RuntimeOptions
 from runtimes.opening import open_runtime
 
-__all__ = ["Ratio", "Timed", "ratio", "time_networks", "time_settings"]
+__all__ = ["Ratio", "Timed", "crowded", "ratio", "time_networks", "time_settings"]
 
 # of each stream in one sample: the streams start and end together, so that nearly all of it is side by side
 _FRAMES_A_STREAM = 4
@@ -57,7 +57,7 @@ def ratio(timed: Timed, baseline: Timed) -> Ratio:
 
 
 def time_settings(
-    bundle: Bundle,
+    graphs: Mapping[str, Bundle],
     runtime: str,
     settings: Sequence[Setting],
     *,
@@ -65,12 +65,15 @@ def time_settings(
     seconds: float,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> dict[Setting, Timed]:
-    """`time_networks` for settings of one bundle.
+    """`time_networks` for settings of one network.
+
+    Args:
+        graphs: `Setting.rewrites` -> bundle with that graph.
 
     Raises:
         HnxError: a setting cannot run, or there is no memory for all of them.
     """
-    networks = {str(setting): (bundle, setting) for setting in settings}
+    networks = {str(setting): (graphs[setting.rewrites], setting) for setting in settings}
     found = time_networks(networks, runtime, rounds=rounds, seconds=seconds, on_step=on_step)
     return {setting: found[str(setting)] for setting in settings}
 
@@ -92,13 +95,9 @@ def time_networks(
     Raises:
         HnxError: one cannot run, or there is no memory for all of them.
     """
-    needed = IMPORTS_MB + sum(
-        estimate_mb(bundle, setting.streams) - IMPORTS_MB for bundle, setting in networks.values()
-    )
-    problem = shortage(runtime, needed, available_memory_mb())
-    if problem is not None:
+    if problem := crowded(networks.values(), runtime):
         raise HnxError(
-            f"{len(networks)} settings cannot be timed side by side", why=problem["reason"], fix="close other programs"
+            f"{len(networks)} settings cannot be timed side by side", why=problem, fix="close other programs"
         )
     first, _ = next(iter(networks.values()))
     tensor = first.preprocessor()(read_demo_frame())[0].copy()
@@ -110,7 +109,7 @@ def time_networks(
             opened[name] = stack.enter_context(open_runtime(runtime, bundle, options))
         streams = {name: setting.streams for name, (_, setting) in networks.items()}
         runs = {name: _run(network, streams[name], tensor, stack) for name, network in opened.items()}
-        on_step(f"timing {', '.join(networks)}")
+        on_step(f"timing {len(networks)} settings" if len(networks) > 4 else f"timing {', '.join(networks)}")
         slowest = max(_seconds(run) for run in runs.values())
         samples = max(1, min(_MOST_SAMPLES, math.ceil(seconds / 2 / max(slowest, 1e-6))))
         timings = take_turns(runs, rounds=rounds, samples=samples)
@@ -118,6 +117,13 @@ def time_networks(
             name: _timed(timings[name].wall, _frames(streams[name]), opened[name].execution.precision)
             for name in networks
         }
+
+
+def crowded(networks: Collection[tuple[Bundle, Setting]], runtime: str) -> str:
+    """Why there is no memory for all of these networks at once; "" where there is."""
+    needed = IMPORTS_MB + sum(estimate_mb(bundle, setting.streams) - IMPORTS_MB for bundle, setting in networks)
+    problem = shortage(runtime, needed, available_memory_mb())
+    return "" if problem is None else problem["reason"]
 
 
 def _frames(streams: int) -> int:

@@ -190,7 +190,7 @@ def _options(
     from dataclasses import replace
 
     from hnx.console import note
-    from runtimes.base import RuntimeOptions
+    from runtimes.base import TUNED, RuntimeOptions
     from runtimes.opening import first_runnable
     from runtimes.predictor import user_cache
     from runtimes.registry import entry
@@ -205,9 +205,10 @@ def _options(
         note(f"what hnx tune kept for {name} is not used here: {found.problem}")
     if found.tuning is None:
         return name, options
-    options = replace(tuned_options(bundle, name, options), streams=workers or found.tuning.streams)
-    note(f"{name} as hnx tune found it fastest: {options.precision}, {options.thread_count} thread(s)")
-    return name, options
+    tuned = tuned_options(bundle, name, options)
+    graph = f", rewrites: {found.tuning.rewrites}" if found.tuning.rewrites else ""
+    note(f"{name} as hnx tune found it fastest: {tuned.precision}, {tuned.thread_count} thread(s){graph}")
+    return name, replace(options, precision=TUNED, streams=workers or found.tuning.streams)
 
 
 def _predictor(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ __all__ = ["command"]
 Examples:
   hnx quantize --for openvino && hnx tune --data datasets --max-drop 0.5
   hnx tune exports/hybridnets_c3_384x640 --frames drive.mp4      without labels
+  hnx tune --rewrites --data datasets                            other graphs of the network, too
   hnx tune exports/hybridnets_c3_384x640 --show
 
 The setting is kept in the bundle's manifest with the machine, the version of the runtime and the network it was found
@@ -57,6 +59,11 @@ openvino:tuned by `hnx bench` and `hnx eval`.""",
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Images or frames at most.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads at most.  [default: all available]")
 @click.option("--rounds", type=click.IntRange(min=3), default=10, show_default=True, help="Of timing, in turns.")
+@click.option(
+    "--rewrites",
+    is_flag=True,
+    help="Also try graphs with other exact rewrites: none, and all but each one. Needs torch and the bundle's weights.",
+)
 @click.option("--show", is_flag=True, help="Print what is kept, and measure nothing.")
 @click.option("--reset", is_flag=True, help="Remove what is kept for this runtime.")
 @click.option("--dry-run", is_flag=True, help="Measure, and keep nothing.")
@@ -71,20 +78,25 @@ def command(
     limit: int,
     threads: int | None,
     rounds: int,
+    rewrites: bool,
     show: bool,
     reset: bool,
     dry_run: bool,
 ) -> None:
     """Find the fastest setting of a bundle on this machine that loses no more than a budget allows.
 
-    Precisions are timed in turns; those that are faster than fp32 are evaluated; then threads (and streams) of the best
-    one are timed in turns. Where two settings cannot be told apart, the more careful one is taken.
+    Precisions are timed in turns; those that are faster than fp32 are evaluated; then graphs (with --rewrites), threads
+    and streams of the best one are timed in turns. Where two settings cannot be told apart, the more careful one is
+    taken.
     """
     from hnx.defaults import resolve_bundle
+    from hnx.graphs import check_graphs
     from runtimes.registry import entry
 
     if show + reset + dry_run > 1:
         raise click.UsageError("--show, --reset and --dry-run exclude each other.")
+    if rewrites and (show or reset):
+        raise click.UsageError("--rewrites is for measuring: leave out --show and --reset.")
     if frames is not None and (data is not None or project is not None):
         raise click.UsageError("--frames takes no labels: leave out --data and -p, or --frames.")
     name = entry(runtime).name
@@ -94,8 +106,10 @@ def command(
     elif reset:
         _reset(opened, name)
     else:
+        if rewrites:
+            check_graphs(opened, name)
         config = _configure(opened, name, goal, max_drop, data, project, frames, limit, threads, rounds, dry_run)
-        _tune(config, dry_run)
+        _tune(config, rewrites, dry_run)
 
 
 def _configure(
@@ -154,28 +168,35 @@ def _configure(
     )
 
 
-def _tune(config: TuneConfig, dry_run: bool) -> None:
+def _tune(config: TuneConfig, rewrites: bool, dry_run: bool) -> None:
+    from dataclasses import replace
+
     from benchmarks.tuning.engine import tune
     from hnx.console import note, progress, status, success
+    from hnx.graphs import make_graphs
     from hybridnets.bundle.tuning import store_tuning
 
-    with status(f"tuning {config.bundle.name} for {config.runtime}") as step, progress() as bar:
-        task = bar.add_task("inferences", total=None, extra="")
+    with tempfile.TemporaryDirectory(prefix="hnx-tune-") as folder:
+        with status(f"tuning {config.bundle.name} for {config.runtime}") as step, progress() as bar:
+            task = bar.add_task("inferences", total=None, extra="")
 
-        def show(done: int, total: int, text: str) -> None:
-            bar.update(task, completed=done, total=total, extra=text)
+            def show(done: int, total: int, text: str) -> None:
+                bar.update(task, completed=done, total=total, extra=text)
 
-        result = tune(config, step, show, note)
-    _print(result.tuning)
-    for precision, reason in result.left_out.items():
-        note(f"{precision} was not tried: {reason}")
-    for text in result.notes:
-        note(text)
-    _rewrites(config.bundle)
-    if dry_run:
-        print("nothing was kept (--dry-run)")
-        return
-    store_tuning(config.bundle, config.runtime, result.tuning)
+            if rewrites:
+                config = replace(config, graphs=make_graphs(config.bundle, Path(folder), step))
+            result = tune(config, step, show, note)
+        _print(result.tuning)
+        for precision, reason in result.left_out.items():
+            note(f"{precision} was not tried: {reason}")
+        for text in result.notes:
+            note(text)
+        if not rewrites:
+            _rewrites(config.bundle)
+        if dry_run:
+            print("nothing was kept (--dry-run)")
+            return
+        store_tuning(config.bundle, config.runtime, result.tuning, result.graph)
     success(f"kept in {config.bundle.path}: hnx infer --runtime {config.runtime} runs it from now on, on this machine")
     print(f"Next: hnx bench {config.bundle.path} --runtime {config.runtime}:fp32,{config.runtime}:tuned")
 
@@ -189,6 +210,9 @@ def _print(tuning: Tuning) -> None:
     tasks = list(dict.fromkeys(task for row in tuning.rows for task in row.lost or {}))
     word = "lost" if tuning.measure == "labels" else "differs"
     table = plain_table("precision")
+    graphs = any(row.rewrites for row in tuning.rows)
+    if graphs:
+        table.add_column("rewrites")
     for title in ("threads", "streams", "ms", "share of fp32", *(f"{escape(task)} {word}" for task in tasks)):
         table.add_column(title, justify="right")
     table.add_column("")
@@ -197,13 +221,15 @@ def _print(tuning: Tuning) -> None:
         form = "+.2f" if tuning.measure == "labels" else ".2f"
         lost = [format(row.lost[task], form) if row.lost is not None and task in row.lost else "-" for task in tasks]
         share = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-        cells = [row.precision, str(row.threads), str(row.streams), f"{row.p50_ms:.2f}", share, *lost, row.verdict]
+        name = [row.precision, row.rewrites or "as it is"] if graphs else [row.precision]
+        cells = [*name, str(row.threads), str(row.streams), f"{row.p50_ms:.2f}", share, *lost, row.verdict]
         table.add_row(*map(escape, cells))
     stdout().print(table)
     low, middle, high = tuning.chosen.ratio
+    graph = f", rewrites: {tuning.rewrites}" if tuning.rewrites else ""
     print(
-        f"{tuning.precision}, {tuning.threads} thread(s), {tuning.streams} stream(s): {middle:.2f} of fp32's time "
-        f"({low:.2f} to {high:.2f} over the rounds), {tuning.goal}"
+        f"{tuning.precision}, {tuning.threads} thread(s), {tuning.streams} stream(s){graph}: {middle:.2f} of fp32's "
+        f"time ({low:.2f} to {high:.2f} over the rounds), {tuning.goal}"
     )
     if not tuning.images:
         return
@@ -217,14 +243,12 @@ def _print(tuning: Tuning) -> None:
 
 
 def _rewrites(bundle: Bundle) -> None:
-    """What an export with more rewrites would add; tuning takes the networks as they are."""
+    """What an export with more rewrites would add; without --rewrites tuning takes the networks as they are."""
     from export.rewrites import REWRITES
     from hnx.console import note
+    from hnx.graphs import rewrites_of
 
-    stored = bundle.manifest.get("rewrites")
-    done = (
-        {str(entry.get("name")) for entry in stored if isinstance(entry, dict)} if isinstance(stored, list) else set()
-    )
+    done = rewrites_of(bundle)
     missing = [name for name in REWRITES if name not in done]
     if missing:
         note(

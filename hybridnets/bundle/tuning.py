@@ -6,24 +6,39 @@ network it holds for, and is left alone wherever one of them is another.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from hybridnets.bundle.manifest import MANIFEST, files_of
 from hybridnets.bundle.model import Bundle
 from hybridnets.errors import HnxError, from_os_error
-from hybridnets.files import read_json, remove_leftovers, write_json
+from hybridnets.files import read_json, remove_leftovers, write_bytes, write_json
 
-__all__ = ["GOALS", "MEASURES", "Place", "TunedRow", "Tuning", "check_storable", "read_tuning", "store_tuning"]
+__all__ = [
+    "GOALS",
+    "MEASURES",
+    "Place",
+    "TunedRow",
+    "Tuning",
+    "check_storable",
+    "read_tuning",
+    "store_tuning",
+    "tuned_file",
+]
 
 # what is made small: the time of one frame, or the time between frames with several under way
 GOALS = ("latency", "throughput")
 # what a loss was measured with: labels, or the float32 network's own answers
 MEASURES = ("labels", "agreement")
 _KEY = "tuning"
+# in the names of graphs that were made for a tuning
+_MADE = "-tuned-"
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,7 @@ class TunedRow:
             same number of threads as were allowed.
         lost: task to points lost against float32; None where that was not measured.
         verdict: why it was taken or not, in words.
+        rewrites: the exact rewrites in its graph, where it is not the bundle's own: `none`, `all but max-pool`.
     """
 
     precision: str
@@ -79,6 +95,7 @@ class TunedRow:
     ratio: tuple[float, float, float]
     lost: Mapping[str, float] | None
     verdict: str
+    rewrites: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,7 @@ class Tuning:
         place: where it was measured.
         rows: everything that was measured.
         created: UTC time, ISO 8601.
+        rewrites: as in `TunedRow`; not empty where `file` is a graph that the search made.
     """
 
     precision: str
@@ -111,12 +129,13 @@ class Tuning:
     place: Place
     rows: tuple[TunedRow, ...]
     created: str
+    rewrites: str = ""
 
     @property
     def chosen(self) -> TunedRow:
         """The row of the setting."""
-        wanted = (self.precision, self.threads, self.streams)
-        return next(row for row in self.rows if (row.precision, row.threads, row.streams) == wanted)
+        wanted = (self.precision, self.threads, self.streams, self.rewrites)
+        return next(row for row in self.rows if (row.precision, row.threads, row.streams, row.rewrites) == wanted)
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a manifest."""
@@ -144,6 +163,7 @@ class Tuning:
                 place=_place(value["place"]),
                 rows=tuple(_row(row) for row in value["rows"]),
                 created=_text(value["created"]),
+                rewrites=_text(value.get("rewrites", "")),
             )
             _ = found.chosen
         except (KeyError, TypeError, ValueError, AttributeError, StopIteration, OverflowError) as error:
@@ -197,6 +217,7 @@ def _row(value: Any) -> TunedRow:
         (low, middle, high),
         None if lost is None else {_text(task): float(points) for task, points in lost.items()},
         _text(value["verdict"]),
+        _text(value.get("rewrites", "")),
     )
 
 
@@ -235,11 +256,20 @@ def check_storable(bundle: Bundle) -> None:
         raise HnxError(told.what, why=told.why, fix=fix) from error
 
 
-def store_tuning(bundle: Bundle, runtime: str, tuning: Tuning | None) -> bool:
+def tuned_file(bundle: Bundle, sha256: str) -> str:
+    """Name, in the bundle, of a graph that a search made."""
+    height, width = bundle.target
+    return f"hybridnets_{height}x{width}{_MADE}{sha256[:8]}.onnx"
+
+
+def store_tuning(bundle: Bundle, runtime: str, tuning: Tuning | None, graph: Path | None = None) -> bool:
     """Put a tuning into the manifest in the place of an earlier one, or remove it; whole or not at all.
+
+    A graph that only the earlier one used goes with it.
 
     Args:
         tuning: None removes what is stored, whatever it is.
+        graph: the network that the tuning names, where a search made it: it is copied into the bundle.
 
     Returns:
         Whether anything changed.
@@ -264,9 +294,37 @@ def store_tuning(bundle: Bundle, runtime: str, tuning: Tuning | None) -> bool:
         return False
     else:
         entries.pop(runtime, None)
+    before = _made_files(manifest)
     manifest[_KEY] = entries
     if not entries:
         del manifest[_KEY]
     remove_leftovers(where)
+    if tuning is not None and graph is not None:
+        manifest["files"][tuning.file] = _copy(graph, bundle.path / tuning.file)
+    obsolete = before - _made_files(manifest)
+    for name in obsolete:
+        del manifest["files"][name]
     write_json(where, manifest)
+    for name in obsolete:
+        with contextlib.suppress(OSError):  # nothing names it any more; the bundle is valid with it
+            (bundle.path / name).unlink()
     return True
+
+
+def _copy(source: Path, target: Path) -> dict[str, Any]:
+    """Copy a network; its record for a manifest."""
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise from_os_error(f"Cannot read {source}", error) from error
+    write_bytes(target, content)
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def _made_files(manifest: Mapping[str, Any]) -> set[str]:
+    """Graphs of the stored tunings that searches made. Anybody may have written the manifest: a name is one only if the
+    bundle lists it, it lies in the bundle's folder itself, and it looks like `tuned_file`."""
+    stored = manifest.get(_KEY)
+    entries = stored.values() if isinstance(stored, dict) else ()
+    names = {str(entry.get("file")) for entry in entries if isinstance(entry, dict)}
+    return {name for name in names & files_of(manifest).keys() if _MADE in name and Path(name).name == name}

@@ -28,7 +28,7 @@ def exports(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(rewrite)
         return open_bundle(bundle_path)
 
-    monkeypatch.setattr(rewrites, "_export", export)
+    monkeypatch.setattr(rewrites, "export_again", export)
     return asked
 
 

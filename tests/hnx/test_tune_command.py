@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from benchmarks.tuning.losses import Losses
 from benchmarks.tuning.settings import Setting
 from benchmarks.tuning.timing import Timed
 from hnx.__main__ import main
-from hybridnets.bundle import Bundle, open_bundle
+from hybridnets.bundle import Bundle, GraphForm, open_bundle
 from hybridnets.bundle.tuning import read_tuning
 from hybridnets.errors import ExitCode
 
@@ -34,7 +35,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[TuneConfig]:
     asked: list[TuneConfig] = []
     ms = {"fp32": 10.0, "fp16": 6.2, "bf16": 6.0, "int8": 9.0}
 
-    def time(bundle: Bundle, runtime: str, settings: Sequence[Setting], **_: Any) -> dict[Setting, Timed]:
+    def time(graphs: Mapping[str, Bundle], runtime: str, settings: Sequence[Setting], **_: Any) -> dict[Setting, Timed]:
         return {setting: Timed((ms[setting.precision],) * 4, ms[setting.precision], "?") for setting in settings}
 
     def losses(config: TuneConfig, names: Sequence[str], *_: Any) -> Losses:
@@ -148,9 +149,70 @@ def test_an_export_without_rewrites(
     assert "hnx export --rewrite all" in capsys.readouterr().err
 
 
+def test_other_rewrites(
+    bundle: Path,
+    labels: list[str],
+    road_image: Path,
+    measured: list[TuneConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The made-up times prefer one graph; it goes into the bundle, is shown, run and removed again."""
+    asked: list[str] = []
+
+    def export(source: Bundle, folder: Path, rewrite: str, form: GraphForm) -> Bundle:
+        asked.append(rewrite)
+        assert form == source.form
+        return open_bundle(shutil.copytree(source.path, folder))
+
+    monkeypatch.setattr("benchmarks.exports.export_again", export)
+    base = engine.time_settings
+
+    def time(graphs: Mapping[str, Bundle], runtime: str, settings: Sequence[Setting], **_: Any) -> Any:
+        found = base(graphs, runtime, [replace(setting, precision="fp32") for setting in settings], **_)
+        share = {setting: 0.8 if setting.rewrites == "none" else 1.0 for setting in settings}
+        return {s: Timed((10 * share[s],) * 4, 10 * share[s], "?") for s in settings} if found else {}
+
+    monkeypatch.setattr(engine, "time_settings", time)
+    assert main(["tune", str(bundle), "--rewrites", "--threads", "1", *labels]) == ExitCode.OK
+    captured = capsys.readouterr()
+    assert asked[0] == "none"
+    assert len(asked) == 5  # and all but each of the four that found something in a network of Swish
+    assert "fp32, 1 thread(s), 1 stream(s), rewrites: none: 0.80 of fp32's time" in captured.out
+    assert "as it is" in captured.out
+    (made,) = bundle.glob("*-tuned-*.onnx")
+    assert main(["tune", str(bundle), "--show"]) == ExitCode.OK
+    captured = capsys.readouterr()
+    assert "rewrites: none" in captured.out
+    assert "not used here" not in captured.err
+    words = ["infer", str(road_image), "-b", str(bundle), "-r", "openvino", "-o", "out", "--no-draw", "--threads", "1"]
+    assert main(words) == ExitCode.OK
+    assert "fp32, 1 thread(s), rewrites: none" in capsys.readouterr().err
+    assert main(["tune", str(bundle), "--reset"]) == ExitCode.OK
+    assert not made.exists()
+
+
+def test_rewrites_that_nothing_can_be_made_of(
+    bundle: Path, labels: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tune", str(bundle), "--rewrites", *labels]
+    assert main([*words, "--runtime", "torch"]) == ExitCode.USAGE
+    assert "runs the weights, not a graph" in capsys.readouterr().err
+    monkeypatch.setattr("benchmarks.reference.has_torch", lambda: False)
+    assert main(words) == ExitCode.NOTHING_RAN
+    assert "needs torch" in capsys.readouterr().err
+    where = bundle / "manifest.json"
+    manifest = json.loads(where.read_text())
+    manifest["model"]["weights"] = None
+    where.write_text(json.dumps(manifest))
+    assert main(words) == ExitCode.USAGE
+    assert "--no-weights" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
+        (["--show", "--rewrites"], ExitCode.USAGE, "for measuring"),
         (["--runtime", "openvin"], ExitCode.USAGE, "did you mean 'openvino'"),
         (["--show", "--reset"], ExitCode.USAGE, "exclude each other"),
         (["--frames", "x", "--data", "y"], ExitCode.USAGE, "takes no labels"),

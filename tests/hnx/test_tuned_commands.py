@@ -12,7 +12,7 @@ import pytest
 from benchmarks.config import planned_rows
 from hnx.__main__ import main
 from hybridnets.bundle import open_bundle
-from hybridnets.bundle.tuning import TunedRow, Tuning, store_tuning
+from hybridnets.bundle.tuning import TunedRow, Tuning, store_tuning, tuned_file
 from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import RuntimeOptions
 from runtimes.opening import open_runtime
@@ -111,6 +111,27 @@ def test_eval_takes_over_what_the_same_precision_scored(
     assert second["resumed_images"] == 2
     assert first["metrics"] == second["metrics"]
     assert "taken over" in capsys.readouterr().err
+
+
+def test_eval_scores_a_graph_of_its_own_anew(bundle: Path, data: Path, tmp_path: Path) -> None:
+    opened = open_bundle(bundle)
+    kept = Tuning.from_json(opened.manifest["tuning"]["openvino"])
+    source = opened.file(kept.file)
+    made = replace(
+        kept,
+        file=tuned_file(opened, kept.sha256),
+        rewrites="none",
+        rows=(replace(kept.rows[0], rewrites="none"),),
+    )
+    store_tuning(opened, "openvino", made, source)
+    report = tmp_path / "eval.json"
+    words = ["eval", str(bundle), "--data", str(data / "parity" / "dataset"), "--limit", "2", "--threads", "1"]
+    rows = f"openvino:{NATIVE},openvino:tuned"
+    assert main([*words, "--draws", "0", "--json", str(report), "--runtime", rows]) == ExitCode.OK
+    first, second = json.loads(report.read_text())["rows"]
+    assert second["resumed_images"] == 0
+    assert (second["executed"], second["images"]) == (NATIVE, 2)
+    assert first["metrics"] == second["metrics"]  # it is a copy of the same graph
 
 
 def test_compare_judges_it_by_what_runs(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

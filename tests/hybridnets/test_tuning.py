@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -12,7 +13,15 @@ import pytest
 
 from hybridnets import files
 from hybridnets.bundle import Bundle, open_bundle
-from hybridnets.bundle.tuning import Place, TunedRow, Tuning, check_storable, read_tuning, store_tuning
+from hybridnets.bundle.tuning import (
+    Place,
+    TunedRow,
+    Tuning,
+    check_storable,
+    read_tuning,
+    store_tuning,
+    tuned_file,
+)
 from hybridnets.errors import HnxError
 
 PLACE = Place("EPYC", ("avx2", "avx512_bf16"), 2, "2026.4.1")
@@ -53,6 +62,48 @@ def test_kept_read_and_removed(bundle: Bundle) -> None:
     assert not store_tuning(opened, "openvino", None)
     assert store_tuning(opened, "onnxruntime", None)
     assert json.loads((bundle.path / "manifest.json").read_text()) == json.loads(before)
+
+
+def test_a_graph_that_was_made_for_it_comes_and_goes_with_it(bundle: Bundle, tmp_path: Path) -> None:
+    source = bundle.file(bundle.variants[0].file)
+    content = source.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    name = tuned_file(bundle, digest)
+    rows = (replace(ROWS[1], rewrites="none"),)
+    made = tuning(file=name, sha256=digest, rewrites="none", rows=rows)
+    before = json.loads((bundle.path / "manifest.json").read_text())
+    assert store_tuning(bundle, "openvino", made, source)
+    opened = open_bundle(bundle.path)  # every hash is checked
+    assert (bundle.path / name).read_bytes() == content
+    assert read_tuning(opened, "openvino") == made
+    assert made.chosen.rewrites == "none"
+    # two runtimes may share it
+    assert store_tuning(opened, "onnxruntime", made, source)
+    opened = open_bundle(bundle.path)
+    assert store_tuning(opened, "openvino", tuning())
+    assert (bundle.path / name).is_file()
+    opened = open_bundle(bundle.path)
+    assert store_tuning(opened, "onnxruntime", None)
+    assert not (bundle.path / name).exists()
+    assert store_tuning(open_bundle(bundle.path), "openvino", None)
+    assert json.loads((bundle.path / "manifest.json").read_text()) == before
+    with pytest.raises(HnxError, match="Cannot read"):
+        store_tuning(open_bundle(bundle.path), "openvino", made, tmp_path / "gone.onnx")
+    assert json.loads((bundle.path / "manifest.json").read_text()) == before
+
+
+@pytest.mark.parametrize("name", ["hybridnets_128x256.onnx", "../outside-tuned-1.onnx", "weights.safetensors", 7])
+def test_a_manifest_cannot_have_other_files_removed(name: str, bundle: Bundle, tmp_path: Path) -> None:
+    outside = bundle.path.parent / "outside-tuned-1.onnx"
+    outside.write_bytes(b"mine")
+    where = bundle.path / "manifest.json"
+    manifest = json.loads(where.read_text())
+    manifest["tuning"] = {"openvino": {"file": name, "rewrites": "none"}}
+    where.write_text(json.dumps(manifest))
+    opened = open_bundle(bundle.path)
+    assert store_tuning(opened, "openvino", None)
+    open_bundle(bundle.path)
+    assert outside.read_bytes() == b"mine"
 
 
 def damaged(**changes: Any) -> dict[str, Any]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from hybridnets.bundle import Bundle, open_bundle
-from hybridnets.bundle.tuning import TunedRow, Tuning, store_tuning
+from hybridnets.bundle.tuning import TunedRow, Tuning, store_tuning, tuned_file
 from hybridnets.errors import ExitCode, HnxError
+from hybridnets.files import sha256_file
 from runtimes.base import RuntimeOptions
-from runtimes.tuned import LookUp, look_up, place_here, tuned_options
+from runtimes.opening import open_runtime
+from runtimes.tuned import LookUp, look_up, place_here, tuned_network, tuned_options
 
 
 @pytest.fixture
@@ -89,6 +94,55 @@ def test_values_that_cannot_be(precision: str, threads: int, text: str, bundle: 
     row = TunedRow(precision, threads, 2, 1.0, (1.0, 1.0, 1.0), None, "chosen")
     opened = tuned(bundle, precision=precision, threads=threads, rows=(row,))
     assert text in look_up(opened, "openvino").problem
+
+
+@pytest.fixture
+def rewritten(bundle: Bundle, tmp_path: Path) -> Bundle:
+    """Tuned to a graph of its own: the same network, whose road logits are doubled so that it shows."""
+    model = onnx.load(bundle.file(bundle.variants[0].file))
+    (segmentation,) = [node for node in model.graph.node if "segmentation" in node.output]
+    segmentation.output[:] = ["single"]
+    model.graph.node.append(onnx.helper.make_node("Add", ["single", "single"], ["segmentation"]))
+    path = tmp_path / "made.onnx"
+    onnx.save(model, path)
+    digest = sha256_file(path)
+    row = TunedRow("fp32", 1, 1, 1.0, (0.9, 0.9, 0.9), {}, "chosen", "none")
+    file = tuned_file(bundle, digest)
+    made = Tuning(
+        "fp32", 1, 1, file, digest, "latency", "labels", 0.5, 1, "s", place_here("openvino"), (row,), "now", "none"
+    )
+    store_tuning(bundle, "openvino", made, path)
+    return open_bundle(bundle.path)
+
+
+def test_the_graph_that_was_made_for_it_runs_and_no_other_row_does(rewritten: Bundle) -> None:
+    tensor = np.random.default_rng(0).standard_normal((1, 3, 128, 256), np.float32)
+    found = {}
+    for word, precision in (("openvino", "fp32"), ("openvino", "tuned"), ("onnxruntime", "fp32")):
+        with open_runtime(word, rewritten, RuntimeOptions(precision, 1)) as runtime:
+            found[word, precision] = runtime.infer({"input": tensor})["segmentation"].copy()
+    own = found["openvino", "fp32"]
+    np.testing.assert_allclose(found["openvino", "tuned"], 2 * own, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["onnxruntime", "fp32"], own, rtol=1e-3, atol=1e-3)
+    assert tuned_network(rewritten, "onnxruntime") is rewritten
+
+
+def test_a_graph_with_other_tensors_is_left_alone(rewritten: Bundle) -> None:
+    where = rewritten.path / "manifest.json"
+    tuning = Tuning.from_json(rewritten.manifest["tuning"]["openvino"])
+    model = onnx.load(rewritten.path / tuning.file)
+    model.graph.output[0].name = "other"
+    onnx.save(model, rewritten.path / tuning.file)
+    manifest = json.loads(where.read_text())
+    digest = sha256_file(rewritten.path / tuning.file)
+    size = (rewritten.path / tuning.file).stat().st_size
+    manifest["files"][tuning.file] = {"sha256": digest, "bytes": size}
+    manifest["tuning"]["openvino"]["sha256"] = digest
+    where.write_text(json.dumps(manifest))
+    opened = open_bundle(rewritten.path)
+    assert "other inputs and outputs" in look_up(opened, "openvino").problem
+    (rewritten.path / tuning.file).write_bytes(b"no network")
+    assert look_up(opened, "openvino").problem
 
 
 def test_the_place_names_the_library_without_importing_it() -> None:

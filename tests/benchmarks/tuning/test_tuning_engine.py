@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,18 +37,24 @@ def world(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "lost": {"bf16": {"mAP50": 0.1, "lane IoU": 0.2}, "int8": {"mAP50": 0.3, "lane IoU": 0.9}},
         "evaluated": [],
         "timed": [],
+        "graphs": {},
+        "graphs lose": 0.1,
     }
 
-    def time(bundle: Bundle, runtime: str, settings: Sequence[Setting], **_: Any) -> dict[Setting, Timed]:
+    def time(graphs: Mapping[str, Bundle], runtime: str, settings: Sequence[Setting], **_: Any) -> dict[Setting, Timed]:
         state["timed"].append(list(settings))
         found = {}
         for setting in settings:
+            assert setting.rewrites in graphs
             ms = state["ms"][setting.precision] * (2 if setting.threads == 1 else 1) / (1 + 0.1 * (setting.streams - 1))
+            ms *= state["graphs"].get(setting.rewrites, 1.0)
             found[setting] = Timed((ms,) * 4, ms, setting.precision)
         return found
 
     def losses(config: TuneConfig, names: Sequence[str], *_: Any) -> Losses:
-        state["evaluated"].append(list(names))
+        state["evaluated"].append([config.bundle.name, *names] if "graph" in config.bundle.name else list(names))
+        if "graph" in config.bundle.name:
+            return Losses({name: {"mAP50": 0.0, "lane IoU": state["graphs lose"]} for name in names}, 20, "scenes")
         return Losses({name: state["lost"][name] for name in names}, 20, "scenes")
 
     monkeypatch.setattr(engine, "time_settings", time)
@@ -120,6 +127,100 @@ def test_throughput_tries_streams(world: dict[str, Any], bundle: Bundle) -> None
     assert [setting.streams for setting in world["timed"][1]] == [1, 1, 2, 4]
 
 
+# -- graphs --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def graphs(bundle: Bundle, tmp_path: Path) -> dict[str, Bundle]:
+    """Two bundles that stand for the same network with other rewrites."""
+    found = {}
+    for name in ("none", "all but max-pool"):
+        folder = Path(shutil.copytree(bundle.path, tmp_path / f"graph {name}"))
+        found[name] = open_bundle(folder)
+    return found
+
+
+def test_a_faster_graph_is_taken_with_its_own_losses(
+    world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle]
+) -> None:
+    world["graphs"] = {"none": 1.2, "all but max-pool": 0.9}
+    found = engine.tune(config(bundle, graphs=graphs))
+    tuning = found.tuning
+    assert (tuning.precision, tuning.threads, tuning.rewrites) == ("bf16", 2, "all but max-pool")
+    network = graphs["all but max-pool"]
+    assert found.graph == network.file(network.variants[0].file)
+    assert tuning.sha256 == network.manifest["files"][network.variants[0].file]["sha256"]
+    assert tuning.file == f"hybridnets_128x256-tuned-{tuning.sha256[:8]}.onnx"
+    assert world["evaluated"] == [["bf16", "int8"], ["graph all but max-pool", "bf16"]]
+    rows = {(row.precision, row.rewrites, row.threads): row for row in tuning.rows}
+    assert rows["bf16", "none", 4].verdict.startswith("1.20 of the time of the bundle's own graph")
+    assert rows["bf16", "none", 4].lost is None
+    assert rows["bf16", "all but max-pool", 4].lost == {"mAP50": 0.0, "lane IoU": 0.1}
+    # the winner is timed once more, and threads are tried with it, beside the bundle's own float32
+    assert [setting.rewrites for setting in world["timed"][2]] == ["", "all but max-pool"]
+    assert [setting.rewrites for setting in world["timed"][3]] == ["", *["all but max-pool"] * 3]
+    assert rows["bf16", "all but max-pool", 2].verdict == "chosen"
+
+
+def test_a_graph_that_loses_too_much(world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle]) -> None:
+    world["graphs"], world["graphs lose"] = {"none": 0.8, "all but max-pool": 0.9}, 0.7
+    tuning = engine.tune(config(bundle, graphs=graphs)).tuning
+    assert (tuning.precision, tuning.rewrites, tuning.file) == ("bf16", "", bundle.variants[0].file)
+    assert world["evaluated"][1:] == [["graph none", "bf16"], ["graph all but max-pool", "bf16"]]
+    verdicts = {row.rewrites: row.verdict for row in tuning.rows if row.rewrites}
+    assert all("lane IoU loses 0.70" in verdict for verdict in verdicts.values())
+
+
+def test_a_graph_that_is_not_worth_a_file(world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle]) -> None:
+    world["graphs"] = {"none": 0.985, "all but max-pool": 1.0}
+    found = engine.tune(config(bundle, graphs=graphs))
+    assert (found.tuning.rewrites, found.graph) == ("", None)
+    assert world["evaluated"] == [["bf16", "int8"]]
+
+
+def test_a_graph_that_was_fast_by_chance(world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle]) -> None:
+    class Lucky(dict[str, float]):
+        def get(self, name: str, default: Any = None) -> float:
+            return 0.9 if name == "none" and len(world["timed"]) == 2 else 1.0
+
+    world["graphs"] = Lucky()
+    found = engine.tune(config(bundle, graphs=graphs))
+    assert found.tuning.rewrites == ""
+    assert [setting.rewrites for setting in world["timed"][2]] == ["", "none"]
+    verdict = next(row.verdict for row in found.tuning.rows if row.rewrites == "none")
+    assert verdict == "timed once more: 1.00 of the time of the bundle's own graph (1.00 to 1.00)"
+    assert world["evaluated"] == [["bf16", "int8"]]
+
+
+def test_float32_needs_no_losses_of_a_graph(world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle]) -> None:
+    world["ms"], world["graphs"] = {"fp32": 10.0}, {"none": 0.9, "all but max-pool": 1.1}
+    tuning = engine.tune(config(bundle, graphs=graphs)).tuning
+    assert (tuning.precision, tuning.rewrites) == ("fp32", "none")
+    assert world["evaluated"] == []
+
+
+def test_int8_has_no_other_graphs(world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle]) -> None:
+    files = {**bundle.manifest["files"], "net-int8.onnx": {"sha256": "8" * 64, "bytes": 1}}
+    with_int8 = replace(
+        bundle,
+        variants=(*bundle.variants, Variant("int8", "net-int8.onnx", ("openvino",))),
+        manifest={**bundle.manifest, "files": files},
+    )
+    found = engine.tune(config(with_int8, max_drop=1.0, graphs=graphs))
+    assert found.tuning.precision == "int8"
+    assert any("other rewrites were not tried: int8 runs a network of its own" in note for note in found.notes)
+
+
+def test_too_many_graphs_for_the_memory(
+    world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.tuning.timing.available_memory_mb", lambda: 300.0)
+    world["graphs"] = {"none": 0.5, "all but max-pool": 0.5}
+    found = engine.tune(config(bundle, graphs=graphs))
+    assert found.tuning.rewrites == ""
+    assert any("other rewrites were not tried" in note and "memory" in note for note in found.notes)
+
+
 def test_one_thread_leaves_nothing_to_try(world: dict[str, Any], bundle: Bundle) -> None:
     found = engine.tune(config(bundle, threads=1, goal="throughput"))
     assert len(world["timed"]) == 1
@@ -162,7 +263,7 @@ def test_precisions_of_this_bundle_and_why_not_the_others(bundle: Bundle) -> Non
 
 def test_real_times_of_one_and_two_streams(bundle: Bundle) -> None:
     settings = [Setting("fp32", 2), Setting("fp32", 2, 2)]
-    found = time_settings(bundle, "openvino", settings, rounds=3, seconds=0.01)
+    found = time_settings({"": bundle}, "openvino", settings, rounds=3, seconds=0.01)
     assert list(found) == settings
     assert all(len(timed.rounds) == 3 and min(timed.rounds) > 0 for timed in found.values())
     assert {timed.executed for timed in found.values()} == {"fp32"}
@@ -171,7 +272,7 @@ def test_real_times_of_one_and_two_streams(bundle: Bundle) -> None:
 def test_no_memory_for_all_of_them(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.tuning.timing.available_memory_mb", lambda: 300.0)
     with pytest.raises(HnxError, match="side by side"):
-        time_settings(bundle, "openvino", [Setting("fp32", 1), Setting("bf16", 1)], rounds=3, seconds=0.01)
+        time_settings({"": bundle}, "openvino", [Setting("fp32", 1), Setting("bf16", 1)], rounds=3, seconds=0.01)
 
 
 # -- losses --------------------------------------------------------------------------------------------------
