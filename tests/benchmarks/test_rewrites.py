@@ -113,7 +113,8 @@ def test_bad_requests(bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.mark.slow
 def test_from_the_command_line(bundle_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert rewrites.main([str(bundle_path), "--rounds", "1", "--samples", "1", "--threads", "1"]) == ExitCode.OK
+    words = [str(bundle_path), "--rounds", "1", "--samples", "1", "--threads", "1", "--dense"]
+    assert rewrites.main(words) == ExitCode.OK
     printed = capsys.readouterr().out
-    for name in ("stock", "repaired", "segmentation-head", "fusion-weights", "all"):
+    for name in ("stock", "repaired", "segmentation-head", "fusion-weights", "all", "dense headers (10)"):
         assert f"\n{name} " in printed
