@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from hybridnets.project import DEFAULT_PROJECT, Project
 
 __all__ = ["carried_project", "carried_size"]
 
+_SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 _MOST_HEADER = 1 << 24  # bytes; that of coefficient 7 with all names has a hundredth of it
 
 
@@ -60,21 +63,43 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def carried_size(weights: Path) -> tuple[int, int] | None:
-    """(width, height) that a safetensors file says it was trained at; reads its header, without torch.
+    """(width, height) that a checkpoint says it was trained at: in the header of a safetensors file, which is read
+    without torch, else in what lies beside the tensors of a torch file.
 
     Returns:
-        None for another file, one that cannot be read, or one that says nothing that a network can take: whoever
-        reads its tensors tells what is wrong with it.
+        None for a file that cannot be read, or one that says nothing that a network can take: whoever reads its
+        tensors tells what is wrong with it.
     """
     try:
         with weights.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
+            head = stream.read(9)
+            if head[8:] != b"{":
+                return _torch_size(weights)
+            length = int.from_bytes(head[:8], "little")
             if length > _MOST_HEADER:
                 return None
-            width, height = json.loads(json.loads(stream.read(length))["__metadata__"]["size"])
+            width, height = json.loads(json.loads(head[8:] + stream.read(length - 1))["__metadata__"]["size"])
         if type(width) is not int or type(height) is not int:
             return None
         check_size(width, height)
     except (OSError, HnxError, KeyError, TypeError, ValueError, RecursionError):
         return None
+    return width, height
+
+
+def _torch_size(weights: Path) -> tuple[int, int] | None:
+    """Of a checkpoint that `hnx train` wrote in upstream's form; torch reads it, tensors and nothing else.
+
+    Raises:
+        HnxError: it is no checkpoint, or its size is none.
+    """
+    if importlib.util.find_spec("torch") is None:
+        return None
+    from hybridnets.checkpoint import load_checkpoint
+
+    match = _SIZE.fullmatch(str(load_checkpoint(weights).metadata.get("size")))
+    if match is None:
+        return None
+    width, height = int(match[1]), int(match[2])
+    check_size(width, height)
     return width, height

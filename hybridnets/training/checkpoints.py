@@ -120,7 +120,13 @@ class Checkpoints:
         }
 
     def _identity(self) -> dict[str, Any]:
-        """What tells readers of a checkpoint which network it is, where its tensors do not."""
+        """What tells readers of a checkpoint which network it is, and for which input, where its tensors do not."""
         model = self._config.model_config
-        known = {"compound_coef": model.compound_coef, "seg_mode": model.seg_mode, "activation": model.activation}
+        width, height = self._config.input_size
+        known = {
+            "compound_coef": model.compound_coef,
+            "seg_mode": model.seg_mode,
+            "activation": model.activation,
+            "size": f"{width}x{height}",
+        }
         return known if model.backbone is None else {**known, "backbone": model.backbone}

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
+import torch
 
 from export import exporter
 from export.config import ExportConfig
@@ -43,6 +44,28 @@ def test_a_file_used_at_another_size_than_its_own_is_told(tmp_path: Path) -> Non
     assert "a.safetensors was trained at 256x128" in choose_weights(path, size=(640, 384)).remark
 
 
+def pth_with_size(path: Path, size: object) -> Path:
+    """A checkpoint as `hnx train` writes its best ones, but for the tensors."""
+    torch.save({"epoch": 1, "step": 2, "size": size, "model": {"bifpn.weight": torch.zeros(1)}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "found"),
+    [("256x128", (256, 128)), ("250x128", None), ("256", None), (256, None), ([256, 128], None), ("9" * 9, None)],
+)
+def test_the_size_in_a_checkpoint_of_upstreams_form(
+    size: object, found: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    assert carried_size(pth_with_size(tmp_path / "a_best.pth", size)) == found
+
+
+def test_without_torch_a_checkpoint_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pth_with_size(tmp_path / "a_best.pth", "256x128")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert carried_size(path) is None
+
+
 @pytest.mark.parametrize(
     ("words", "size"),
     [
@@ -55,6 +78,7 @@ def test_a_file_used_at_another_size_than_its_own_is_told(tmp_path: Path) -> Non
         (["-w", "mine.safetensors"], (256, 128)),
         (["-w", "mine.safetensors", "--size", "512x256"], (512, 256)),
         (["-w", "other.pth"], (640, 384)),
+        (["-w", "a_best.pth"], (256, 128)),
     ],
 )
 def test_the_size_is_what_was_asked_for_else_that_of_the_weights(
@@ -69,6 +93,7 @@ def test_the_size_is_what_was_asked_for_else_that_of_the_weights(
     monkeypatch.chdir(tmp_path)
     Path("mine.safetensors").write_bytes(with_size("[256, 128]"))
     Path("other.pth").write_bytes(b"a pickle")
+    pth_with_size(Path("a_best.pth"), "256x128")
     monkeypatch.setattr(exporter, "export_bundles", keep)
     assert main(["export", *words]) == ExitCode.FAILED
     assert found[0].sizes == (size,)

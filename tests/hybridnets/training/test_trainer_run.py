@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from hybridnets.carried import carried_size
 from hybridnets.checkpoint import build_model, infer_config, load_checkpoint
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.network import Outputs
@@ -61,6 +62,7 @@ def test_the_best_network_is_read_by_everything_of_ours_and_by_upstream(done: Pa
     checkpoint = load_checkpoint(best)
     model = build_model(checkpoint)
     assert model.config == config(done, done).model_config
+    assert carried_size(best) == carried_size(done / "best.safetensors") == config(done, done).input_size
     tight = load_checkpoint(done / "best.safetensors")
     assert tight.metadata["classes"] == ["car"]
     assert tight.metadata["seg_classes"] == ["road", "lane"]
