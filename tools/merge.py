@@ -88,16 +88,22 @@ def merge(
                     f"{folder} would be merged into itself", fix="name another folder", code=ExitCode.USAGE
                 )  # fmt: skip
             labels = split_folders(project, part.folder, split_name).labels
-            if not labels.is_dir():
-                continue  # a part may have frames to train on only
+            if not any(labels.glob("*.json")):
+                continue  # a part may have frames to train on only, or to measure on only
             split = open_split(project, part.folder, split_name)
             times = part.times if split_name == config.train_set else 1
             for name in split.names:
                 new = _free_name(name, part.folder, taken)
                 plan += [(split, name, new if k == 1 else f"{new}.x{k}") for k in range(1, times + 1)]
         report.samples[split_name] = sum(split.split == split_name for split, _, _ in plan)
-    if not plan:
-        raise HnxError("There is no sample to merge", fix="name folders that `hnx data synth` or `pseudo` made")
+    used = {split.labels for split, _, _ in plan}
+    for part in parts:
+        if not used & {split_folders(project, part.folder, name).labels for name in report.samples}:
+            raise HnxError(
+                f"There is no sample to merge in {part.folder}",
+                why=f"no label lies there for {' or '.join(report.samples)}",
+                fix="name folders that `hnx data synth` or `pseudo` made",
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -75,6 +75,14 @@ def test_files_are_copied_where_they_cannot_be_linked(tmp_path: Path, monkeypatc
     assert json.loads((tmp_path / "m/imgs/train/s.jpg").read_text()) == ["a", "imgs", "s"]
 
 
+def test_sets_to_measure_on_only(tmp_path: Path) -> None:
+    """`hnx data synth --train 0` leaves an empty folder for the split that it was not asked for."""
+    a, b = make(tmp_path / "a", train="", val="s t"), make(tmp_path / "b", val="s")
+    report = merge(Project(), [Part(a), Part(b)], tmp_path / "m")
+    assert report.samples == {"train": 0, "val": 3}
+    assert names(tmp_path / "m", "val") == ("b_s", "s", "t")
+
+
 def test_what_cannot_be_merged(tmp_path: Path) -> None:
     a = make(tmp_path / "a", train="s")
     with pytest.raises(HnxError, match="into itself"):
@@ -84,6 +92,9 @@ def test_what_cannot_be_merged(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(HnxError, match="no sample"):
         merge(Project(), [Part(tmp_path / "empty")], tmp_path / "m")
+    with pytest.raises(HnxError, match=r"no sample to merge in .*empty"):
+        merge(Project(), [Part(a), Part(tmp_path / "empty")], tmp_path / "m")
+    assert not (tmp_path / "m").exists()
     with pytest.raises(HnxError) as caught:
         Part(a, 0)
     assert caught.value.code == ExitCode.USAGE
