@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from hybridnets.bundle import UNFUSED, Bundle, GraphForm, open_bundle
-from hybridnets.errors import HnxError
+from hybridnets.errors import ExitCode, HnxError
 
 __all__ = ["export_again"]
 
@@ -33,19 +34,42 @@ def export_again(bundle: Bundle, folder: Path, rewrite: str, form: GraphForm = U
     height, width = bundle.target
     heads = [head for head, there in (("det", bundle.detects), ("seg", bundle.segments)) if there]
     command = [
-        sys.executable, "-m", "hnx", "export", "-w", str(bundle.file(bundle.weights)), "--size", f"{width}x{height}",
-        "-o", str(folder), "--heads", ",".join(heads), "--rewrite", rewrite, "--no-weights",
-        "--opset", str(bundle.manifest.get("variants", [{}])[0].get("opset", 17)), *_form_words(form),
+        sys.executable, "-m", "hnx", "export", "-w", str(bundle.file(bundle.weights).resolve()),
+        "--size", f"{width}x{height}", "-o", str(folder.resolve()), "--heads", ",".join(heads), "--rewrite", rewrite,
+        "--no-weights", "--opset", str(bundle.manifest.get("variants", [{}])[0].get("opset", 17)), *_form_words(form),
     ]  # fmt: skip
     if isinstance(bundle.input.shape[0], str):
         command.append("--dynamic-batch")
     if "anchors" in bundle.outputs:
         command += ["--layout", "anchors-output"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if (tolerance := _tolerance(bundle)) is not None:
+        command += ["--tolerance", str(tolerance)]
+    # -m puts the current folder first on the path: one of the user's with a file export.py would break us
+    root = Path(__file__).resolve().parent.parent
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"}
+    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, cwd=root, env=env)
     if result.returncode:
-        lines = [line for line in result.stderr.splitlines() if line.strip()]
-        raise HnxError(f"hnx export --rewrite {rewrite} failed", why="; ".join(lines[-3:])[:300], fix="run it by hand")
+        raise _failed(f"The network cannot be exported with rewrites {rewrite}", result.returncode, result.stderr)
     return open_bundle(next(path for path in folder.iterdir() if path.is_dir()))
+
+
+def _tolerance(bundle: Bundle) -> float | None:
+    """That the bundle itself was proved with."""
+    proof = bundle.manifest.get("proof")
+    value = proof.get("tolerance_rel_l2") if isinstance(proof, dict) else None
+    return value if isinstance(value, float) and 0 < value < 1 else None
+
+
+def _failed(what: str, code: int, errors: str) -> HnxError:
+    """The user's error for what `hnx export` printed: its first sentence, its reason and its fix, and its exit code."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    fix = next((line[5:] for line in lines if line.startswith("fix: ")), "")
+    told = [line.removeprefix("hnx: ").removeprefix("why: ") for line in lines if not line.startswith("fix: ")]
+    known = {int(c) for c in ExitCode}
+    return HnxError(
+        what, why="; ".join(told[-2:])[:300], fix=fix, code=ExitCode(code) if code in known else ExitCode.FAILED
+    )
 
 
 def _form_words(form: GraphForm) -> list[str]:

@@ -14,6 +14,7 @@ from benchmarks.sampling import KINDS, STAGES
 from benchmarks.statistics import Evidence, Summary, imprecise, judge, percentile, summarise
 from hybridnets.errors import HnxError
 from runtimes.base import TUNED
+from runtimes.tuned import look_up
 
 __all__ = ["Machine", "Row", "row_json"]
 
@@ -151,6 +152,8 @@ class Machine:
 def row_json(row: Row, config: BenchConfig, frames: int, machine: Machine) -> dict[str, Any]:
     """As it stands in the report, apart from the ratio, which needs the other rows; `frames` is their number."""
     head: dict[str, Any] = {"runtime": row.runtime, "precision": row.precision}
+    if row.precision == TUNED and (tuning := look_up(config.bundle, row.runtime).tuning) is not None:
+        head["network"] = {"file": tuning.file, "sha256": tuning.sha256, "rewrites": tuning.rewrites}
     if not row.live:
         return {**head, "valid": False, "skipped": row.skipped or {"reason": "it was not measured", "fix": ""}}
     summaries = {name: row.summary(name) for name in row.samples}

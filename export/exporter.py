@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ExportResult", "export_bundles"]
+__all__ = ["ExportResult", "export_bundles", "require_packages"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def export_bundles(config: ExportConfig, on_step: Callable[[str], None] = lambda
         HnxError: missing packages (exit code 4), a bad checkpoint, project or folder, or a failed proof. What could
             not be proved is not written; bundles of earlier sizes stay.
     """
-    _require_packages()
+    require_packages()
     on_step("loading the network")
     source = load_source(config)
     results = []
@@ -69,7 +69,12 @@ def _prefixed(on_step: Callable[[str], None], name: str, text: str) -> None:
     on_step(f"{name}: {text}")
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """Refuse to begin without what an export needs.
+
+    Raises:
+        HnxError: a package is missing (exit code 4).
+    """
     for module in ("torch", "onnx", "onnxsim", "onnxruntime", "safetensors"):
         try:
             __import__(module)

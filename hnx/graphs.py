@@ -50,46 +50,49 @@ def check_graphs(bundle: Bundle, runtime: str) -> None:
     """Refuse what no other graph can be made for, before anything is measured.
 
     Raises:
-        HnxError: the bundle holds no weights, the runtime runs no graph, or torch is missing (exit code 4).
+        HnxError: the runtime runs no graph of the bundle, or the bundle holds no weights (exit code 2); a package is
+            missing (exit code 4).
     """
-    from benchmarks.reference import has_torch
+    from export.exporter import require_packages
     from hybridnets.errors import ExitCode, HnxError
 
     what = "Other rewrites cannot be tried"
-    if runtime.startswith("torch"):
-        raise HnxError(
-            what, why=f"{runtime} runs the weights, not a graph", fix="leave --rewrites out", code=ExitCode.USAGE
-        )
+    for name, runs in (("torch", "the weights"), ("tensorrt", "plans")):
+        if runtime.startswith(name):
+            raise HnxError(
+                what, why=f"{runtime} runs {runs}, not a graph", fix="leave --rewrites out", code=ExitCode.USAGE
+            )
     if bundle.weights is None:
+        bare = not bundle.manifest
         raise HnxError(
             what,
-            why=f"{bundle.name} holds no weights.safetensors to export them from",
-            fix="export it without --no-weights, or leave --rewrites out",
+            why=f"{bundle.name} {'is a bare ONNX file' if bare else 'holds no weights.safetensors'}, and they are "
+            "exported from weights",
+            fix=("make a bundle with `hnx export -w FILE`" if bare else "export it without --no-weights")
+            + ", or leave --rewrites out",
             code=ExitCode.USAGE,
         )
-    if not has_torch():
-        raise HnxError(
-            what,
-            why="they are exported anew, which needs torch",
-            fix="tune on a machine of this kind that has it, or leave --rewrites out",
-            code=ExitCode.NOTHING_RAN,
-        )
+    require_packages()
 
 
-def make_graphs(bundle: Bundle, folder: Path, on_step: Callable[[str], None] = lambda _: None) -> dict[str, Bundle]:
+def make_graphs(
+    bundle: Bundle, folder: Path, say: Callable[[str], None], on_step: Callable[[str], None] = lambda _: None
+) -> dict[str, Bundle]:
     """Export and prove the other graphs.
 
     Args:
         folder: an empty one.
-
-    Raises:
-        HnxError: an export fails.
+        say: told of graphs that cannot be made, which are left out.
     """
     from benchmarks.exports import export_again
     from export.rewrites import REWRITES
+    from hybridnets.errors import HnxError
 
     found = {}
     for index, (title, rewrite) in enumerate(graph_lists(rewrites_of(bundle), REWRITES).items()):
         on_step(f"exporting, rewrites: {title}")
-        found[title] = export_again(bundle, folder / str(index), rewrite, bundle.form)
+        try:
+            found[title] = export_again(bundle, folder / str(index), rewrite, bundle.form)
+        except HnxError as error:
+            say(f"{error.what}: {error.why}")
     return found

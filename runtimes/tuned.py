@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from hybridnets.bundle import Bundle, Variant
 from hybridnets.bundle.manifest import files_of
-from hybridnets.bundle.tuning import Place, Tuning, read_tuning
+from hybridnets.bundle.tuning import Place, Tuning, is_tuned_file, read_tuning
 from hybridnets.errors import ExitCode, HnxError
+from hybridnets.files import sha256_file
 from hybridnets.onnx_header import read_onnx_header
 from runtimes.base import PRECISIONS, RuntimeOptions, available_threads
 from runtimes.cpu import cpu_model
@@ -58,23 +59,33 @@ def look_up(bundle: Bundle, runtime: str) -> LookUp:
     changed = tuning.place.differences(place_here(runtime))
     if changed:
         return LookUp(problem="; ".join(changed))
+    problem = _other_graph(bundle, tuning) if tuning.rewrites else _other_file(bundle, tuning)
+    return LookUp(problem=problem) if problem else LookUp(tuning)
+
+
+def _other_file(bundle: Bundle, tuning: Tuning) -> str:
+    """Why a network of the bundle is not the one of a tuning; "" where it is."""
     record = files_of(bundle.manifest).get(tuning.file)
-    if not isinstance(record, dict) or record.get("sha256") != tuning.sha256:
-        return LookUp(problem=f"the network it was found with ({tuning.file}) has been replaced")
-    if tuning.rewrites and (problem := _other_tensors(bundle, tuning.file)):
-        return LookUp(problem=problem)
-    return LookUp(tuning)
+    same = isinstance(record, dict) and record.get("sha256") == tuning.sha256
+    return "" if same else f"the network it was found with ({tuning.file}) has been replaced"
 
 
-def _other_tensors(bundle: Bundle, file: str) -> str:
+def _other_graph(bundle: Bundle, tuning: Tuning) -> str:
     """Why a graph that a search made cannot stand for the bundle's own; "" where it can."""
+    if not is_tuned_file(tuning.file):
+        return f"{tuning.file} is no graph that hnx tune makes"
+    path = bundle.path / tuning.file
+    if not path.is_file():
+        return f"the graph it was found with ({tuning.file}) is missing"
     try:
-        header = read_onnx_header(bundle.file(file))
+        if sha256_file(path) != tuning.sha256:
+            return f"the graph it was found with ({tuning.file}) has been replaced"
+        header = read_onnx_header(path)
     except HnxError as error:
         return f"{error.what} ({error.why})"
     theirs = sorted(map(str, header.inputs)), sorted(map(str, header.outputs))
     ours = [str(bundle.input)], sorted(map(str, bundle.outputs.values()))
-    return "" if theirs == ours else f"{file} has other inputs and outputs than the bundle"
+    return "" if theirs == ours else f"{tuning.file} has other inputs and outputs than the bundle"
 
 
 def is_kept(bundle: Bundle, runtime: str) -> bool:

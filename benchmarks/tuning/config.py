@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,8 +38,6 @@ class TuneConfig:
         rounds: of timing; each goes through all settings twice.
         seconds: of one setting in one round, about.
         store: folder that an interrupted evaluation goes on from.
-        graphs: the same network with other exact rewrites, by what they are called; tried with the best float
-            precision.
 
     Raises:
         HnxError: a value is out of range, nothing to measure losses on, or labels of another network (exit code 2).
@@ -57,7 +54,6 @@ class TuneConfig:
     rounds: int = 10
     seconds: float = 0.4
     store: Path = field(default=DEFAULT_STORE)
-    graphs: Mapping[str, Bundle] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "runtime", entry(self.runtime).name)

@@ -17,6 +17,7 @@ from benchmarks.tuning.timing import Timed, crowded, ratio, time_settings
 from hybridnets.bundle import Bundle
 from hybridnets.bundle.manifest import files_of
 from hybridnets.bundle.tuning import TunedRow, Tuning, tuned_file
+from hybridnets.errors import HnxError
 from runtimes.base import available_threads
 from runtimes.registry import entry, runtime_class
 from runtimes.tuned import place_here
@@ -54,13 +55,10 @@ class _Search:
     progress: Callable[[int, int, str], None]
     say: Callable[[str], None]
     rows: dict[Setting, TunedRow] = field(default_factory=dict)
+    # `Setting.rewrites` -> the bundle with that graph
+    graphs: dict[str, Bundle] = field(default_factory=dict)
     graph_losses: dict[str, Mapping[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def graphs(self) -> dict[str, Bundle]:
-        """`Setting.rewrites` to the bundle with that graph."""
-        return {"": self.config.bundle, **self.config.graphs}
 
     def time(self, settings: Sequence[Setting]) -> dict[Setting, Timed]:
         """Time settings, and remember where others used the machine."""
@@ -93,10 +91,13 @@ def tune(
     on_step: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[int, int, str], None] = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
+    make_graphs: Callable[[Callable[[str], None]], Mapping[str, Bundle]] | None = None,
 ) -> TuneResult:
     """Find the fastest setting of a bundle; nothing is stored.
 
     Args:
+        make_graphs: makes bundles of the same network with other exact rewrites, by what they are called; called, with
+            `on_step`, once a float precision has turned out best, to be tried with it.
         on_step: told what happens next.
         on_progress: told how many inferences on images are done, and how many there are.
         say: gets sentences that the user should read at once.
@@ -104,7 +105,7 @@ def tune(
     Raises:
         HnxError: the runtime cannot run here (exit code 4), nothing can be measured, or a setting fails.
     """
-    search = _Search(config, on_step, on_progress, say)
+    search = _Search(config, on_step, on_progress, say, graphs={"": config.bundle})
     names, left_out = precisions(config.bundle, config.runtime)
     baseline = Setting("fp32", config.thread_count)
     timed = search.time([Setting(name, config.thread_count) for name in names])
@@ -113,7 +114,8 @@ def tune(
     losses = _losses(search, timed, baseline)
     best = _choose_precision(search, timed, baseline, losses)
     _remark_budget(search, timed, best, losses)
-    best = _choose_graph(search, baseline, best, losses)
+    if make_graphs is not None:
+        best = _try_graphs(search, baseline, best, losses, make_graphs)
     further = [thread_settings] if config.goal == "latency" else [stream_settings, thread_settings]
     for settings in further:
         best = _choose_setting(search, baseline, best, settings(best), losses)
@@ -180,41 +182,59 @@ def _choose_setting(
     return chosen
 
 
-def _choose_graph(search: _Search, baseline: Setting, best: Setting, losses: Losses) -> Setting:
+def _try_graphs(
+    search: _Search,
+    baseline: Setting,
+    best: Setting,
+    losses: Losses,
+    make_graphs: Callable[[Callable[[str], None]], Mapping[str, Bundle]],
+) -> Setting:
+    """The best setting with the fastest graph; with the bundle's own where others cannot be tried, and then a note."""
+    config = search.config
+    stored = runtime_class(entry(config.runtime)).stored[best.precision]
+    problem = ""
+    if stored != "fp32":
+        problem = f"{best.precision} runs a network of its own, which was made from the graph as it is"
+    else:
+        try:
+            made = make_graphs(search.step)
+            settings = [replace(best, rewrites=name) for name in made]
+            problem = crowded([(config.bundle, setting) for setting in (baseline, best, *settings)], config.runtime)
+            if settings and not problem:
+                search.graphs |= made
+                return _choose_graph(search, baseline, best, settings, losses)
+        except HnxError as error:  # what was found before is worth keeping
+            problem = f"{error.what} ({error.why})"
+    if problem:
+        search.notes.append(f"other rewrites were not tried: {problem}")
+    return best
+
+
+def _choose_graph(
+    search: _Search, baseline: Setting, best: Setting, settings: Sequence[Setting], losses: Losses
+) -> Setting:
     """The same network with other exact rewrites, where that is worth one more file in the bundle.
 
     A rewrite changes nothing in exact arithmetic, but the last bits, and a short type has few of them: what the fastest
     graph loses is measured before it is taken.
     """
-    config = search.config
-    if not config.graphs:
-        return best
-    settings = [replace(best, rewrites=name) for name in config.graphs]
-    if problem := _no_graphs(search, [baseline, best, *settings]):
-        search.notes.append(f"other rewrites were not tried: {problem}")
-        return best
     timed = search.time(list(dict.fromkeys([baseline, best, *settings])))
     reasons = {setting: _too_little(timed, setting, best) for setting in settings}
     allowed = [best, *(setting for setting in settings if not reasons[setting])]
+    again: dict[Setting, dict[Setting, Timed]] = {}
     while (chosen := choose(timed, allowed)).rewrites:
         # the best of several noisy figures looks better than it is
-        reasons[chosen] = _too_little(search.time([best, chosen]), chosen, best, "timed once more: ")
+        again[chosen] = search.time(list(dict.fromkeys([baseline, best, chosen])))
+        reasons[chosen] = _too_little(again[chosen], chosen, best, "timed once more: ")
         if not reasons[chosen] and chosen.precision != baseline.precision:
-            reasons[chosen] = over_budget(_graph_losses(search, chosen), config.budget)
+            reasons[chosen] = over_budget(_graph_losses(search, chosen), search.config.budget)
         if not reasons[chosen]:
             break
         allowed.remove(chosen)
     for setting in (best, *settings):
-        _record(search, setting, timed, baseline, losses, reasons.get(setting) or _why_not(setting, chosen, timed))
+        verdict = reasons.get(setting) or _why_not(setting, chosen, timed)
+        _record(search, setting, again.get(setting, timed), baseline, losses, verdict)
     return chosen
-
-
-def _no_graphs(search: _Search, settings: Sequence[Setting]) -> str:
-    config = search.config
-    precision = settings[1].precision
-    if runtime_class(entry(config.runtime)).stored[precision] != "fp32":
-        return f"{precision} runs a network of its own, which was made from the graph as it is"
-    return crowded([(search.graphs[setting.rewrites], setting) for setting in settings], config.runtime)
 
 
 def _too_little(timed: Mapping[Setting, Timed], setting: Setting, own: Setting, when: str = "") -> str:
@@ -226,7 +246,7 @@ def _too_little(timed: Mapping[Setting, Timed], setting: Setting, own: Setting, 
 
 def _graph_losses(search: _Search, setting: Setting) -> Mapping[str, float]:
     search.step(f"measuring what {setting} loses")
-    there = replace(search.config, bundle=search.config.graphs[setting.rewrites], graphs={})
+    there = replace(search.config, bundle=search.graphs[setting.rewrites])
     found = measure_losses(there, [setting.precision], search.progress, search.say).lost[setting.precision]
     search.graph_losses[setting.rewrites] = found
     return found

@@ -62,7 +62,8 @@ openvino:tuned by `hnx bench` and `hnx eval`.""",
 @click.option(
     "--rewrites",
     is_flag=True,
-    help="Also try graphs with other exact rewrites: none, and all but each one. Needs torch and the bundle's weights.",
+    help="Also try graphs with other exact rewrites: none, all, all but each one. They are exported from the bundle's "
+    "weights, which needs torch.",
 )
 @click.option("--show", is_flag=True, help="Print what is kept, and measure nothing.")
 @click.option("--reset", is_flag=True, help="Remove what is kept for this runtime.")
@@ -169,23 +170,23 @@ def _configure(
 
 
 def _tune(config: TuneConfig, rewrites: bool, dry_run: bool) -> None:
-    from dataclasses import replace
+    from contextlib import nullcontext
+    from functools import partial
 
     from benchmarks.tuning.engine import tune
     from hnx.console import note, progress, status, success
     from hnx.graphs import make_graphs
     from hybridnets.bundle.tuning import store_tuning
 
-    with tempfile.TemporaryDirectory(prefix="hnx-tune-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hnx-tune-") if rewrites else nullcontext("") as folder:
         with status(f"tuning {config.bundle.name} for {config.runtime}") as step, progress() as bar:
             task = bar.add_task("inferences", total=None, extra="")
 
             def show(done: int, total: int, text: str) -> None:
                 bar.update(task, completed=done, total=total, extra=text)
 
-            if rewrites:
-                config = replace(config, graphs=make_graphs(config.bundle, Path(folder), step))
-            result = tune(config, step, show, note)
+            graphs = partial(make_graphs, config.bundle, Path(folder), note) if rewrites else None
+            result = tune(config, step, show, note, graphs)
         _print(result.tuning)
         for precision, reason in result.left_out.items():
             note(f"{precision} was not tried: {reason}")
@@ -206,6 +207,7 @@ def _print(tuning: Tuning) -> None:
     from rich.markup import escape
 
     from hnx.console import plain_table, stdout
+    from hybridnets.errors import printable
 
     tasks = list(dict.fromkeys(task for row in tuning.rows for task in row.lost or {}))
     word = "lost" if tuning.measure == "labels" else "differs"
@@ -213,7 +215,8 @@ def _print(tuning: Tuning) -> None:
     graphs = any(row.rewrites for row in tuning.rows)
     if graphs:
         table.add_column("rewrites")
-    for title in ("threads", "streams", "ms", "share of fp32", *(f"{escape(task)} {word}" for task in tasks)):
+    losses = (f"{escape(printable(task))} {word}" for task in tasks)
+    for title in ("threads", "streams", "ms", "share of fp32", *losses):
         table.add_column(title, justify="right")
     table.add_column("")
     for row in tuning.rows:
@@ -223,10 +226,11 @@ def _print(tuning: Tuning) -> None:
         share = f"{middle:.2f} ({low:.2f} to {high:.2f})"
         name = [row.precision, row.rewrites or "as it is"] if graphs else [row.precision]
         cells = [*name, str(row.threads), str(row.streams), f"{row.p50_ms:.2f}", share, *lost, row.verdict]
-        table.add_row(*map(escape, cells))
+        table.add_row(*(escape(printable(cell)) for cell in cells))
     stdout().print(table)
     low, middle, high = tuning.chosen.ratio
-    graph = f", rewrites: {tuning.rewrites}" if tuning.rewrites else ""
+    graph = f", rewrites: {printable(tuning.rewrites)}" if tuning.rewrites else ""
+    source = printable(tuning.source)
     print(
         f"{tuning.precision}, {tuning.threads} thread(s), {tuning.streams} stream(s){graph}: {middle:.2f} of fp32's "
         f"time ({low:.2f} to {high:.2f} over the rounds), {tuning.goal}"
@@ -234,9 +238,9 @@ def _print(tuning: Tuning) -> None:
     if not tuning.images:
         return
     if tuning.measure == "labels":
-        print(f"lost: points against fp32 on {tuning.images} labelled image(s) of {tuning.source}; ", end="")
+        print(f"lost: points against fp32 on {tuning.images} labelled image(s) of {source}; ", end="")
     else:
-        print(f"differs: points of disagreement with fp32 on {tuning.images} frame(s) of {tuning.source}; ", end="")
+        print(f"differs: points of disagreement with fp32 on {tuning.images} frame(s) of {source}; ", end="")
     print(f"at most {tuning.max_drop:g} were allowed")
     if tuning.measure != "labels":
         print("without labels nobody knows which of the two is right: agreement is not accuracy")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,6 +27,7 @@ __all__ = [
     "TunedRow",
     "Tuning",
     "check_storable",
+    "is_tuned_file",
     "read_tuning",
     "store_tuning",
     "tuned_file",
@@ -37,8 +38,6 @@ GOALS = ("latency", "throughput")
 # what a loss was measured with: labels, or the float32 network's own answers
 MEASURES = ("labels", "agreement")
 _KEY = "tuning"
-# in the names of graphs that were made for a tuning
-_MADE = "-tuned-"
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Tuning:
 
     Attributes:
         precision, threads, streams: the setting.
-        file, sha256: the network it runs, a file of the bundle.
+        file, sha256: the network it runs, a file of the bundle or one of `tuned_file`.
         goal: one of `GOALS`.
         measure: one of `MEASURES`.
         max_drop: points that every task was allowed to lose.
@@ -257,9 +256,15 @@ def check_storable(bundle: Bundle) -> None:
 
 
 def tuned_file(bundle: Bundle, sha256: str) -> str:
-    """Name, in the bundle, of a graph that a search made."""
+    """Name, in the bundle's folder, of a graph that a search made. The tuning has its hash; the manifest's list of
+    files has not: it is no part of what was exported, and the bundle is whole without it."""
     height, width = bundle.target
-    return f"hybridnets_{height}x{width}{_MADE}{sha256[:8]}.onnx"
+    return f"hybridnets_{height}x{width}-tuned-{sha256[:8]}.onnx"
+
+
+def is_tuned_file(name: str) -> bool:
+    """Whether a name is one of `tuned_file`: anybody may have written the manifest that it comes from."""
+    return re.fullmatch(r"hybridnets_\d{1,6}x\d{1,6}-tuned-[0-9a-f]{8}\.onnx", name) is not None
 
 
 def store_tuning(bundle: Bundle, runtime: str, tuning: Tuning | None, graph: Path | None = None) -> bool:
@@ -294,37 +299,34 @@ def store_tuning(bundle: Bundle, runtime: str, tuning: Tuning | None, graph: Pat
         return False
     else:
         entries.pop(runtime, None)
-    before = _made_files(manifest)
     manifest[_KEY] = entries
     if not entries:
         del manifest[_KEY]
     remove_leftovers(where)
     if tuning is not None and graph is not None:
-        manifest["files"][tuning.file] = _copy(graph, bundle.path / tuning.file)
-    obsolete = before - _made_files(manifest)
-    for name in obsolete:
-        del manifest["files"][name]
-    write_json(where, manifest)
-    for name in obsolete:
-        with contextlib.suppress(OSError):  # nothing names it any more; the bundle is valid with it
-            (bundle.path / name).unlink()
+        _copy(graph, bundle.path / tuning.file)
+    try:
+        write_json(where, manifest)
+    finally:  # of the manifest that is there now
+        _sweep(bundle.path)
     return True
 
 
-def _copy(source: Path, target: Path) -> dict[str, Any]:
-    """Copy a network; its record for a manifest."""
+def _copy(source: Path, target: Path) -> None:
     try:
         content = source.read_bytes()
     except OSError as error:
         raise from_os_error(f"Cannot read {source}", error) from error
     write_bytes(target, content)
-    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
-def _made_files(manifest: Mapping[str, Any]) -> set[str]:
-    """Graphs of the stored tunings that searches made. Anybody may have written the manifest: a name is one only if the
-    bundle lists it, it lies in the bundle's folder itself, and it looks like `tuned_file`."""
-    stored = manifest.get(_KEY)
-    entries = stored.values() if isinstance(stored, dict) else ()
-    names = {str(entry.get("file")) for entry in entries if isinstance(entry, dict)}
-    return {name for name in names & files_of(manifest).keys() if _MADE in name and Path(name).name == name}
+def _sweep(folder: Path) -> None:
+    """Remove graphs that no tuning names any more, those of runs that were killed, too."""
+    with contextlib.suppress(OSError, HnxError):  # they are in nobody's way
+        manifest = read_json(folder / MANIFEST)
+        stored = manifest.get(_KEY)
+        entries = stored.values() if isinstance(stored, dict) else ()
+        used = {str(entry.get("file")) for entry in entries if isinstance(entry, dict)} | files_of(manifest).keys()
+        for path in sorted(folder.iterdir()):
+            if is_tuned_file(path.name) and path.name not in used:
+                path.unlink()

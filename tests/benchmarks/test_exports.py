@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import exports
 from hybridnets.bundle import Bundle, GraphForm, NmsForm, open_bundle
-from hybridnets.errors import HnxError
+from hybridnets.errors import ExitCode, HnxError
 
 
 @pytest.fixture
@@ -20,12 +20,18 @@ def bundle(bundle_path: Path) -> Bundle:
     return open_bundle(bundle_path)
 
 
-def test_another_graph_of_the_same_network(bundle: Bundle, tmp_path: Path) -> None:
+def test_another_graph_of_the_same_network(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # files of the user's that would stand before ours on the path of `python -m hnx`
+    for name in ("export.py", "hnx.py", "hybridnets.py"):
+        (tmp_path / name).write_text("raise RuntimeError('not ours')")
+    monkeypatch.chdir(tmp_path)
+    bundle = replace(bundle, manifest={**bundle.manifest, "proof": {"tolerance_rel_l2": 0.002}})
     form = GraphForm("uint8", "classmap", "nms", NmsForm(conf=0.4, iou=0.5, boxes=50))
-    found = exports.export_again(bundle, tmp_path / "again", "max-pool", form)
+    found = exports.export_again(bundle, Path("again"), "max-pool", form)
     assert found.form == form
     assert found.target == bundle.target
     assert [entry["name"] for entry in found.manifest["rewrites"]] == ["max-pool"]
+    assert found.manifest["proof"]["tolerance_rel_l2"] == 0.002
     assert found.weights is None
     opset = onnx.load(found.file(found.variants[0].file)).opset_import[0].version
     assert opset == bundle.manifest["variants"][0]["opset"]
@@ -36,14 +42,16 @@ def test_words_of_the_command(bundle: Bundle, tmp_path: Path, monkeypatch: pytes
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         asked.append(command)
-        return subprocess.CompletedProcess(command, 1, "", "hnx: it broke\n  why: because\n")
+        said = "a step\nhnx: It broke\n  why: because\n  fix: type this\n"
+        return subprocess.CompletedProcess(command, 4, "", said)
 
     monkeypatch.setattr(subprocess, "run", run)
     free = replace(bundle.input, shape=("N", *bundle.input.shape[1:]))
     alone = {"segmentation": bundle.outputs["segmentation"], "anchors": bundle.outputs["regression"]}
-    with pytest.raises(HnxError, match="--rewrite none failed") as caught:
+    with pytest.raises(HnxError, match="cannot be exported with rewrites none") as caught:
         exports.export_again(replace(bundle, input=free, outputs=alone), tmp_path, "none", GraphForm())
-    assert "because" in caught.value.why
+    assert (caught.value.why, caught.value.fix) == ("It broke; because", "type this")
+    assert caught.value.code == ExitCode.NOTHING_RAN
     words = " ".join(asked[0])
     for text in ("--heads seg ", "--dynamic-batch", "--layout anchors-output", "--size 256x128", "--seg logits"):
         assert text in words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from benchmarks.tuning.timing import Timed
 from hnx.__main__ import main
 from hybridnets.bundle import Bundle, GraphForm, open_bundle
 from hybridnets.bundle.tuning import read_tuning
-from hybridnets.errors import ExitCode
+from hybridnets.errors import ExitCode, HnxError
 
 
 @pytest.fixture
@@ -105,6 +106,15 @@ def test_what_is_shown_of_another_machine(
     captured = capsys.readouterr()
     assert "on Another" in captured.out
     assert "not used here: CPU" in captured.err
+    assert "\x1b" not in captured.out + captured.err
+    stored = manifest["tuning"]["openvino"]
+    stored["source"] = stored["rewrites"] = "a \x1b[31mlie"
+    for row in stored["rows"]:
+        row["rewrites"] = row["verdict"] = "a \x1b[31mlie"
+    where.write_text(json.dumps(manifest))
+    assert main(["tune", str(bundle), "--show"]) == ExitCode.OK
+    captured = capsys.readouterr()
+    assert "31mlie" in captured.out
     assert "\x1b" not in captured.out + captured.err
     manifest["tuning"]["openvino"]["threads"] = "many"
     where.write_text(json.dumps(manifest))
@@ -192,15 +202,40 @@ def test_other_rewrites(
     assert not made.exists()
 
 
+def test_graphs_that_cannot_be_exported_are_left_out(
+    bundle: Path,
+    labels: list[str],
+    measured: list[TuneConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def export(source: Bundle, folder: Path, rewrite: str, form: GraphForm) -> Bundle:
+        raise HnxError(f"No export with {rewrite}", why="it differs")
+
+    monkeypatch.setattr("benchmarks.exports.export_again", export)
+    assert main(["tune", str(bundle), "--rewrites", "--threads", "1", *labels]) == ExitCode.OK
+    captured = capsys.readouterr()
+    assert "No export with none: it differs" in captured.err
+    assert "bf16, 1 thread(s), 1 stream(s): 0.60 of fp32's time" in captured.out
+
+
 def test_rewrites_that_nothing_can_be_made_of(
     bundle: Path, labels: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["tune", str(bundle), "--rewrites", *labels]
     assert main([*words, "--runtime", "torch"]) == ExitCode.USAGE
     assert "runs the weights, not a graph" in capsys.readouterr().err
-    monkeypatch.setattr("benchmarks.reference.has_torch", lambda: False)
-    assert main(words) == ExitCode.NOTHING_RAN
-    assert "needs torch" in capsys.readouterr().err
+    assert main([*words, "--runtime", "tensorrt"]) == ExitCode.USAGE
+    assert "runs plans, not a graph" in capsys.readouterr().err
+    bare = bundle.parent / "bare" / "net.onnx"
+    bare.parent.mkdir()
+    shutil.copy(next(bundle.glob("*.onnx")), bare)
+    assert main(["tune", str(bare), "--dry-run", *words[2:]]) == ExitCode.USAGE
+    assert "is a bare ONNX file" in capsys.readouterr().err
+    with monkeypatch.context() as broken:
+        broken.setitem(sys.modules, "onnxsim", None)
+        assert main(words) == ExitCode.NOTHING_RAN
+    assert "[export]" in capsys.readouterr().err
     where = bundle / "manifest.json"
     manifest = json.loads(where.read_text())
     manifest["model"]["weights"] = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -23,6 +22,7 @@ from hybridnets.bundle.tuning import (
     tuned_file,
 )
 from hybridnets.errors import HnxError
+from hybridnets.files import sha256_file
 
 PLACE = Place("EPYC", ("avx2", "avx512_bf16"), 2, "2026.4.1")
 ROWS = (
@@ -64,44 +64,77 @@ def test_kept_read_and_removed(bundle: Bundle) -> None:
     assert json.loads((bundle.path / "manifest.json").read_text()) == json.loads(before)
 
 
-def test_a_graph_that_was_made_for_it_comes_and_goes_with_it(bundle: Bundle, tmp_path: Path) -> None:
+def made(bundle: Bundle) -> tuple[Tuning, Path]:
+    """A setting with a graph that a search made, and that graph: the bundle's own."""
     source = bundle.file(bundle.variants[0].file)
-    content = source.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    name = tuned_file(bundle, digest)
+    digest = sha256_file(source)
     rows = (replace(ROWS[1], rewrites="none"),)
-    made = tuning(file=name, sha256=digest, rewrites="none", rows=rows)
+    return tuning(file=tuned_file(bundle, digest), sha256=digest, rewrites="none", rows=rows), source
+
+
+def test_a_graph_that_was_made_for_it_comes_and_goes_with_it(bundle: Bundle, tmp_path: Path) -> None:
+    found, source = made(bundle)
+    copy = bundle.path / found.file
     before = json.loads((bundle.path / "manifest.json").read_text())
-    assert store_tuning(bundle, "openvino", made, source)
+    assert store_tuning(bundle, "openvino", found, source)
     opened = open_bundle(bundle.path)  # every hash is checked
-    assert (bundle.path / name).read_bytes() == content
-    assert read_tuning(opened, "openvino") == made
-    assert made.chosen.rewrites == "none"
+    assert copy.read_bytes() == source.read_bytes()
+    assert read_tuning(opened, "openvino") == found
+    assert found.chosen.rewrites == "none"
+    # the bundle's own files are what they were: scores that are kept for them hold
+    assert opened.manifest["files"] == before["files"]
     # two runtimes may share it
-    assert store_tuning(opened, "onnxruntime", made, source)
-    opened = open_bundle(bundle.path)
+    assert store_tuning(opened, "onnxruntime", found, source)
     assert store_tuning(opened, "openvino", tuning())
-    assert (bundle.path / name).is_file()
-    opened = open_bundle(bundle.path)
+    assert copy.is_file()
     assert store_tuning(opened, "onnxruntime", None)
-    assert not (bundle.path / name).exists()
-    assert store_tuning(open_bundle(bundle.path), "openvino", None)
+    assert not copy.exists()
+    assert store_tuning(opened, "openvino", None)
     assert json.loads((bundle.path / "manifest.json").read_text()) == before
     with pytest.raises(HnxError, match="Cannot read"):
-        store_tuning(open_bundle(bundle.path), "openvino", made, tmp_path / "gone.onnx")
+        store_tuning(opened, "openvino", found, tmp_path / "gone.onnx")
     assert json.loads((bundle.path / "manifest.json").read_text()) == before
 
 
-@pytest.mark.parametrize("name", ["hybridnets_128x256.onnx", "../outside-tuned-1.onnx", "weights.safetensors", 7])
-def test_a_manifest_cannot_have_other_files_removed(name: str, bundle: Bundle, tmp_path: Path) -> None:
-    outside = bundle.path.parent / "outside-tuned-1.onnx"
+def test_a_graph_whose_setting_cannot_be_kept_goes(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, source = made(bundle)
+    left_by_a_kill = bundle.path / "hybridnets_128x256-tuned-00000000.onnx"
+    left_by_a_kill.write_bytes(b"half of a run")
+    files = {path.name for path in bundle.path.iterdir()} - {left_by_a_kill.name}
+
+    def full(*_: Any) -> None:
+        raise HnxError("Cannot write", why="No space left on device")
+
+    monkeypatch.setattr("hybridnets.bundle.tuning.write_json", full)
+    with pytest.raises(HnxError, match="Cannot write"):
+        store_tuning(bundle, "openvino", found, source)
+    assert {path.name for path in bundle.path.iterdir()} == files
+    open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hybridnets_128x256.onnx",
+        "../hybridnets_128x256-tuned-11111111.onnx",
+        "hybridnets_128x256-tuned-22222222.onnx",
+        "weights.safetensors",
+        7,
+    ],
+)
+def test_a_manifest_cannot_have_other_files_removed(name: Any, bundle: Bundle) -> None:
+    outside = bundle.path.parent / "hybridnets_128x256-tuned-11111111.onnx"
     outside.write_bytes(b"mine")
     where = bundle.path / "manifest.json"
     manifest = json.loads(where.read_text())
+    # the bundle's own network under the name of a made one
+    own, odd = manifest["variants"][0]["file"], "hybridnets_128x256-tuned-22222222.onnx"
+    (bundle.path / own).rename(bundle.path / odd)
+    manifest["variants"][0]["file"] = odd
+    manifest["files"][odd] = manifest["files"].pop(own)
     manifest["tuning"] = {"openvino": {"file": name, "rewrites": "none"}}
     where.write_text(json.dumps(manifest))
-    opened = open_bundle(bundle.path)
-    assert store_tuning(opened, "openvino", None)
+    assert store_tuning(open_bundle(bundle.path), "openvino", None)
     open_bundle(bundle.path)
     assert outside.read_bytes() == b"mine"
 

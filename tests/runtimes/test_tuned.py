@@ -127,22 +127,31 @@ def test_the_graph_that_was_made_for_it_runs_and_no_other_row_does(rewritten: Bu
     assert tuned_network(rewritten, "onnxruntime") is rewritten
 
 
-def test_a_graph_with_other_tensors_is_left_alone(rewritten: Bundle) -> None:
+def test_a_graph_that_is_not_what_it_was_is_left_alone(rewritten: Bundle) -> None:
     where = rewritten.path / "manifest.json"
     tuning = Tuning.from_json(rewritten.manifest["tuning"]["openvino"])
-    model = onnx.load(rewritten.path / tuning.file)
+    path = rewritten.path / tuning.file
+    model = onnx.load(path)
     model.graph.output[0].name = "other"
-    onnx.save(model, rewritten.path / tuning.file)
-    manifest = json.loads(where.read_text())
-    digest = sha256_file(rewritten.path / tuning.file)
-    size = (rewritten.path / tuning.file).stat().st_size
-    manifest["files"][tuning.file] = {"sha256": digest, "bytes": size}
-    manifest["tuning"]["openvino"]["sha256"] = digest
-    where.write_text(json.dumps(manifest))
+    onnx.save(model, path)
     opened = open_bundle(rewritten.path)
-    assert "other inputs and outputs" in look_up(opened, "openvino").problem
-    (rewritten.path / tuning.file).write_bytes(b"no network")
-    assert look_up(opened, "openvino").problem
+    assert "has been replaced" in look_up(opened, "openvino").problem
+    manifest = json.loads(where.read_text())
+
+    def told(file: str) -> str:
+        manifest["tuning"]["openvino"] |= {"file": file, "sha256": sha256_file(path)}
+        where.write_text(json.dumps(manifest))
+        return look_up(open_bundle(rewritten.path), "openvino").problem
+
+    assert "other inputs and outputs" in told(tuning.file)
+    assert "no graph that hnx tune makes" in told("weights.safetensors")
+    assert "no graph that hnx tune makes" in told(f"../{rewritten.path.name}/{tuning.file}")
+    path.write_bytes(b"no network")
+    assert told(tuning.file)
+    path.unlink()
+    where.write_text(json.dumps(rewritten.manifest))
+    # the bundle is whole without it
+    assert "is missing" in look_up(open_bundle(rewritten.path), "openvino").problem
 
 
 def test_the_place_names_the_library_without_importing_it() -> None:

@@ -40,7 +40,7 @@ def test_what_cannot_be_told_apart_is_decided_by_care() -> None:
 def test_the_bundles_own_graph_where_another_is_as_fast() -> None:
     other = Setting("bf16", 2, rewrites="none")
     assert str(other) == "bf16, 2 threads, rewrites: none"
-    assert choose({BF16: timed(6, 6, 6), other: timed(6, 6, 6)}, [BF16, other]) == BF16
+    assert choose({BF16: timed(6, 6, 6), other: timed(6, 6, 6)}, [other, BF16]) == BF16
     assert choose({BF16: timed(6, 6, 6), other: timed(5, 5, 5)}, [BF16, other]) == other
 
 

@@ -144,7 +144,7 @@ def test_a_faster_graph_is_taken_with_its_own_losses(
     world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle]
 ) -> None:
     world["graphs"] = {"none": 1.2, "all but max-pool": 0.9}
-    found = engine.tune(config(bundle, graphs=graphs))
+    found = engine.tune(config(bundle), make_graphs=lambda _: graphs)
     tuning = found.tuning
     assert (tuning.precision, tuning.threads, tuning.rewrites) == ("bf16", 2, "all but max-pool")
     network = graphs["all but max-pool"]
@@ -157,14 +157,14 @@ def test_a_faster_graph_is_taken_with_its_own_losses(
     assert rows["bf16", "none", 4].lost is None
     assert rows["bf16", "all but max-pool", 4].lost == {"mAP50": 0.0, "lane IoU": 0.1}
     # the winner is timed once more, and threads are tried with it, beside the bundle's own float32
-    assert [setting.rewrites for setting in world["timed"][2]] == ["", "all but max-pool"]
+    assert [setting.rewrites for setting in world["timed"][2]] == ["", "", "all but max-pool"]
     assert [setting.rewrites for setting in world["timed"][3]] == ["", *["all but max-pool"] * 3]
     assert rows["bf16", "all but max-pool", 2].verdict == "chosen"
 
 
 def test_a_graph_that_loses_too_much(world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle]) -> None:
     world["graphs"], world["graphs lose"] = {"none": 0.8, "all but max-pool": 0.9}, 0.7
-    tuning = engine.tune(config(bundle, graphs=graphs)).tuning
+    tuning = engine.tune(config(bundle), make_graphs=lambda _: graphs).tuning
     assert (tuning.precision, tuning.rewrites, tuning.file) == ("bf16", "", bundle.variants[0].file)
     assert world["evaluated"][1:] == [["graph none", "bf16"], ["graph all but max-pool", "bf16"]]
     verdicts = {row.rewrites: row.verdict for row in tuning.rows if row.rewrites}
@@ -173,7 +173,7 @@ def test_a_graph_that_loses_too_much(world: dict[str, Any], bundle: Bundle, grap
 
 def test_a_graph_that_is_not_worth_a_file(world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle]) -> None:
     world["graphs"] = {"none": 0.985, "all but max-pool": 1.0}
-    found = engine.tune(config(bundle, graphs=graphs))
+    found = engine.tune(config(bundle), make_graphs=lambda _: graphs)
     assert (found.tuning.rewrites, found.graph) == ("", None)
     assert world["evaluated"] == [["bf16", "int8"]]
 
@@ -184,17 +184,18 @@ def test_a_graph_that_was_fast_by_chance(world: dict[str, Any], bundle: Bundle, 
             return 0.9 if name == "none" and len(world["timed"]) == 2 else 1.0
 
     world["graphs"] = Lucky()
-    found = engine.tune(config(bundle, graphs=graphs))
+    found = engine.tune(config(bundle), make_graphs=lambda _: graphs)
     assert found.tuning.rewrites == ""
-    assert [setting.rewrites for setting in world["timed"][2]] == ["", "none"]
-    verdict = next(row.verdict for row in found.tuning.rows if row.rewrites == "none")
-    assert verdict == "timed once more: 1.00 of the time of the bundle's own graph (1.00 to 1.00)"
+    assert [setting.rewrites for setting in world["timed"][2]] == ["", "", "none"]
+    row = next(row for row in found.tuning.rows if row.rewrites == "none")
+    assert row.ratio[1] == pytest.approx(0.6)  # the honest figure, not the lucky one
+    assert row.verdict == "timed once more: 1.00 of the time of the bundle's own graph (1.00 to 1.00)"
     assert world["evaluated"] == [["bf16", "int8"]]
 
 
 def test_float32_needs_no_losses_of_a_graph(world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle]) -> None:
     world["ms"], world["graphs"] = {"fp32": 10.0}, {"none": 0.9, "all but max-pool": 1.1}
-    tuning = engine.tune(config(bundle, graphs=graphs)).tuning
+    tuning = engine.tune(config(bundle), make_graphs=lambda _: graphs).tuning
     assert (tuning.precision, tuning.rewrites) == ("fp32", "none")
     assert world["evaluated"] == []
 
@@ -206,9 +207,33 @@ def test_int8_has_no_other_graphs(world: dict[str, Any], bundle: Bundle, graphs:
         variants=(*bundle.variants, Variant("int8", "net-int8.onnx", ("openvino",))),
         manifest={**bundle.manifest, "files": files},
     )
-    found = engine.tune(config(with_int8, max_drop=1.0, graphs=graphs))
+    found = engine.tune(config(with_int8, max_drop=1.0), make_graphs=lambda _: pytest.fail("made for nothing"))
     assert found.tuning.precision == "int8"
     assert any("other rewrites were not tried: int8 runs a network of its own" in note for note in found.notes)
+
+
+def test_graphs_that_cannot_be_tried_cost_nothing_that_was_found(
+    world: dict[str, Any], bundle: Bundle, graphs: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Mapping[str, Bundle]:
+        raise HnxError("It broke", why="because")
+
+    found = engine.tune(config(bundle), make_graphs=fail)
+    assert (found.tuning.precision, found.tuning.rewrites) == ("bf16", "")
+    assert "other rewrites were not tried: It broke (because)" in found.notes
+    found = engine.tune(config(bundle), make_graphs=lambda _: {})
+    assert not any("rewrites" in note for note in found.notes)
+    # a graph that the runtime refuses, or whose losses cannot be measured
+    world["graphs"] = {"none": 0.5, "all but max-pool": 0.5}
+    measured = engine.measure_losses
+    monkeypatch.setattr(
+        engine,
+        "measure_losses",
+        lambda config, *rest: fail() if "graph" in config.bundle.name else measured(config, *rest),
+    )
+    found = engine.tune(config(bundle), make_graphs=lambda _: graphs)
+    assert (found.tuning.precision, found.tuning.rewrites, found.graph) == ("bf16", "", None)
+    assert "other rewrites were not tried: It broke (because)" in found.notes
 
 
 def test_too_many_graphs_for_the_memory(
@@ -216,7 +241,7 @@ def test_too_many_graphs_for_the_memory(
 ) -> None:
     monkeypatch.setattr("benchmarks.tuning.timing.available_memory_mb", lambda: 300.0)
     world["graphs"] = {"none": 0.5, "all but max-pool": 0.5}
-    found = engine.tune(config(bundle, graphs=graphs))
+    found = engine.tune(config(bundle), make_graphs=lambda _: graphs)
     assert found.tuning.rewrites == ""
     assert any("other rewrites were not tried" in note and "memory" in note for note in found.notes)
 
