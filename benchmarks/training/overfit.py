@@ -53,8 +53,8 @@ class Overfit:
 
         Forty times the usual learning rate: on 12 scenes at 256x128 the loss after 135 steps of four images was 3.4
         with 1e-3, 1.3 with 3e-3 and 1.1 with 8e-3. Batches of four take more steps for as many images. Clipped at 5,
-        because the gradients of the first steps (norm 1000) would slow Adam down for the next 1000. With 160 epochs and
-        the areas counted five times it ended at mAP50 0.890, road 0.975, lane 0.747.
+        because the gradients of the first steps (norm 1000) would slow Adam down for the next 1000. It ends at mAP50
+        0.933, road 0.977, lane 0.753; 120 epochs of the 200 reach the bars, with 0.0003 of the road to spare.
         """
         width, height = self.size
         fixed = {
