@@ -17,9 +17,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import IO, Any, Protocol
 
+from benchmarks.surroundings import ROOT, with_root
 from hybridnets.errors import ExitCode, HnxError
 
 __all__ = ["ChildWorker", "Worker", "WorkerDiedError", "checked", "closing_all", "probe_apart"]
@@ -65,8 +65,6 @@ class ChildWorker:
     """
 
     def __init__(self, arguments: Sequence[str] = ("-m", "benchmarks.worker")) -> None:
-        root = Path(__file__).resolve().parent.parent
-        paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self._process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -74,8 +72,8 @@ class ChildWorker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             # -m puts the current folder first on the path: one of the user's with a file numpy.py would break us
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"},
+            cwd=ROOT,
+            env=with_root(PYTHONIOENCODING="utf-8"),
             # out of the terminal's group: Ctrl-C reaches the parent alone, which then ends us in order
             start_new_session=True,
         )

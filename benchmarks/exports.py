@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.surroundings import ROOT, with_root
 from hybridnets.bundle import UNFUSED, Bundle, GraphForm, open_bundle
 from hybridnets.errors import ExitCode, HnxError
 
@@ -45,10 +45,8 @@ def export_again(bundle: Bundle, folder: Path, rewrite: str, form: GraphForm = U
     if (tolerance := _tolerance(bundle)) is not None:
         command += ["--tolerance", str(tolerance)]
     # -m puts the current folder first on the path: one of the user's with a file export.py would break us
-    root = Path(__file__).resolve().parent.parent
-    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"}
-    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, cwd=root, env=env)
+    env = with_root(PYTHONIOENCODING="utf-8")
+    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, cwd=ROOT, env=env)
     if result.returncode:
         raise _failed(f"The network cannot be exported with rewrites {rewrite}", result.returncode, result.stderr)
     return open_bundle(next(path for path in folder.iterdir() if path.is_dir()))

@@ -7,7 +7,7 @@ from hybridnets.errors import ExitCode, HnxError
 from runtimes import registry
 from runtimes.base import TUNED, Runtime, RuntimeOptions
 from runtimes.registry import RuntimeEntry
-from runtimes.tuned import look_up, tuned_network, tuned_options
+from runtimes.tuned import look_up, with_tuning
 
 __all__ = ["first_runnable", "missing_variant", "obstacle", "open_runtime"]
 
@@ -58,8 +58,7 @@ def open_runtime(word: str, bundle: Bundle, options: RuntimeOptions | None = Non
     else:
         row = first_runnable(bundle, "fp32" if tuned else options.precision)
     if tuned:
-        options = tuned_options(bundle, row.name, options)
-        bundle = tuned_network(bundle, row.name)
+        bundle, options = with_tuning(bundle, row.name, options)
     return registry.runtime_class(row)(bundle, options).open()
 
 

@@ -15,7 +15,7 @@ from runtimes.cpu import cpu_model
 from runtimes.hardware import gpu_names, isa
 from runtimes.registry import entry, installed_version
 
-__all__ = ["LookUp", "is_kept", "look_up", "place_here", "tuned_network", "tuned_options"]
+__all__ = ["LookUp", "is_kept", "look_up", "place_here", "with_tuning"]
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,10 @@ def is_kept(bundle: Bundle, runtime: str) -> bool:
     return look_up(bundle, runtime) != LookUp()
 
 
-def tuned_network(bundle: Bundle, runtime: str) -> Bundle:
-    """The bundle with the graph that `hnx tune` made for a runtime first among its networks; as it is without one."""
-    tuning = look_up(bundle, runtime).tuning
-    if tuning is None or not tuning.rewrites:
-        return bundle
-    return replace(bundle, variants=(Variant("fp32", tuning.file, (runtime,)), *bundle.variants))
-
-
-def tuned_options(bundle: Bundle, runtime: str, options: RuntimeOptions) -> RuntimeOptions:
-    """Options with the stored precision and threads in them, but no more threads than the options allow.
+def with_tuning(bundle: Bundle, runtime: str, options: RuntimeOptions) -> tuple[Bundle, RuntimeOptions]:
+    """What is kept for a runtime, to be opened: the bundle, with the graph that `hnx tune` made first among its
+    networks where there is one, and options with the kept precision and threads, but no more threads than the options
+    allow.
 
     The streams stay as they are: how many requests run side by side is the caller's doing.
 
@@ -117,5 +111,7 @@ def tuned_options(bundle: Bundle, runtime: str, options: RuntimeOptions) -> Runt
             fix=f"hnx tune {bundle.path} --runtime {runtime}",
             code=ExitCode.NOTHING_RAN,
         )
-    threads = min(found.tuning.threads, options.thread_count)
-    return replace(options, precision=found.tuning.precision, threads=threads)
+    tuning = found.tuning
+    if tuning.rewrites:
+        bundle = replace(bundle, variants=(Variant("fp32", tuning.file, (runtime,)), *bundle.variants))
+    return bundle, replace(options, precision=tuning.precision, threads=min(tuning.threads, options.thread_count))

@@ -18,8 +18,9 @@ from typing import Any
 
 import yaml
 
+from benchmarks.surroundings import with_root
 from benchmarks.training.arguments import ending, positive, size
-from benchmarks.training.scenes import make_scenes, with_root
+from benchmarks.training.scenes import make_scenes
 from hybridnets import project as projects
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.files import read_json, write_bytes

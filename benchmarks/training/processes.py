@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.surroundings import ROOT, with_root
 from benchmarks.training.arguments import ending, positive, size
-from benchmarks.training.scenes import ROOT, make_scenes, reason_in, with_root
+from benchmarks.training.scenes import make_scenes, reason_in
 from hybridnets.errors import ExitCode, HnxError
 
 __all__ = ["Scaling", "ScalingJob", "main", "measure_scaling", "speed_in"]

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.surroundings import with_root
 from hybridnets.errors import HnxError
 
-__all__ = ["ROOT", "make_scenes", "reason_in", "with_root"]
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def with_root(**more: str) -> dict[str, str]:
-    """The environment of a child that finds these packages wherever it starts."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
+__all__ = ["make_scenes", "reason_in"]
 
 
 def reason_in(said: bytes) -> str:

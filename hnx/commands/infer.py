@@ -194,7 +194,7 @@ def _options(
     from runtimes.opening import first_runnable
     from runtimes.predictor import user_cache
     from runtimes.registry import entry
-    from runtimes.tuned import look_up, tuned_options
+    from runtimes.tuned import look_up
 
     options = RuntimeOptions(precision or "fp32", threads, workers or 1, compile=compiled, cache_dir=user_cache())
     if precision is not None or compiled:
@@ -205,9 +205,9 @@ def _options(
         note(f"what hnx tune kept for {name} is not used here: {found.problem}")
     if found.tuning is None:
         return name, options
-    tuned = tuned_options(bundle, name, options)
+    threads = min(found.tuning.threads, options.thread_count)
     graph = f", rewrites: {found.tuning.rewrites}" if found.tuning.rewrites else ""
-    note(f"{name} as hnx tune found it fastest: {tuned.precision}, {tuned.thread_count} thread(s){graph}")
+    note(f"{name} as hnx tune found it fastest: {found.tuning.precision}, {threads} thread(s){graph}")
     return name, replace(options, precision=TUNED, streams=workers or found.tuning.streams)
 
 

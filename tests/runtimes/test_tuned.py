@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 import pytest
 
-from hybridnets.bundle import Bundle, open_bundle
+from hybridnets.bundle import Bundle, Variant, open_bundle
 from hybridnets.bundle.tuning import TunedRow, Tuning, store_tuning, tuned_file
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.files import sha256_file
 from runtimes.base import RuntimeOptions
 from runtimes.opening import open_runtime
-from runtimes.tuned import LookUp, look_up, place_here, tuned_network, tuned_options
+from runtimes.tuned import LookUp, look_up, place_here, with_tuning
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def tuned(bundle: Bundle, **changes: Any) -> Bundle:
 def test_nothing_kept(bundle: Bundle) -> None:
     assert look_up(bundle, "openvino") == LookUp()
     with pytest.raises(HnxError, match="not tuned for openvino") as caught:
-        tuned_options(bundle, "openvino", RuntimeOptions())
+        with_tuning(bundle, "openvino", RuntimeOptions())
     assert caught.value.code == ExitCode.NOTHING_RAN
     assert "hnx tune" in caught.value.fix
 
@@ -60,10 +60,10 @@ def test_it_holds_here(bundle: Bundle) -> None:
     found = look_up(tuned(bundle), "openvino").tuning
     assert found is not None
     assert (found.threads, found.streams) == (3, 2)
-    options = tuned_options(tuned(bundle), "openvino", RuntimeOptions("fp32", 8, streams=1))
+    options = with_tuning(tuned(bundle), "openvino", RuntimeOptions("fp32", 8, streams=1))[1]
     assert (options.precision, options.threads, options.streams) == ("fp32", 3, 1)
     # never more threads than were allowed
-    assert tuned_options(tuned(bundle), "openvino", RuntimeOptions("fp32", 2)).threads == 2
+    assert with_tuning(tuned(bundle), "openvino", RuntimeOptions("fp32", 2))[1].threads == 2
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_another_machine_or_library(change: dict[str, Any], text: str, bundle: B
     opened = tuned(bundle, place=there)
     assert text in look_up(opened, "openvino").problem
     with pytest.raises(HnxError, match="not tuned") as caught:
-        tuned_options(opened, "openvino", RuntimeOptions())
+        with_tuning(opened, "openvino", RuntimeOptions())
     assert text in caught.value.why
 
 
@@ -124,7 +124,10 @@ def test_the_graph_that_was_made_for_it_runs_and_no_other_row_does(rewritten: Bu
     own = found["openvino", "fp32"]
     np.testing.assert_allclose(found["openvino", "tuned"], 2 * own, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found["onnxruntime", "fp32"], own, rtol=1e-3, atol=1e-3)
-    assert tuned_network(rewritten, "onnxruntime") is rewritten
+    made = Variant("fp32", rewritten.manifest["tuning"]["openvino"]["file"], ("openvino",))
+    assert with_tuning(rewritten, "openvino", RuntimeOptions())[0].variants == (made, *rewritten.variants)
+    with pytest.raises(HnxError, match="not tuned for onnxruntime"):
+        with_tuning(rewritten, "onnxruntime", RuntimeOptions())
 
 
 def test_a_graph_that_is_not_what_it_was_is_left_alone(rewritten: Bundle) -> None:
