@@ -127,8 +127,9 @@ def nms(
         if len(rows) >= MANY:
             best_first = rows[np.argsort(-scores[rows], kind="stable")]
             wide = boxes[best_first].astype(np.float64)
-            if worth_it(wide, threshold):
-                keep.append(best_first[suppress(wide, threshold)])
+            quick = suppress(wide, threshold) if worth_it(wide, threshold) else None
+            if quick is not None:
+                keep.append(best_first[quick])
                 continue
         xywh = np.concatenate([corner[rows], size[rows]], axis=1)
         # OpenCV's C++ loop: 0.1 ms for 300 boxes where the same loop in numpy takes 1 ms
