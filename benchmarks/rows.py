@@ -153,7 +153,7 @@ def row_json(row: Row, config: BenchConfig, frames: int, machine: Machine) -> di
     """As it stands in the report, apart from the ratio, which needs the other rows; `frames` is their number."""
     head: dict[str, Any] = {"runtime": row.runtime, "precision": row.precision}
     if row.precision == TUNED and (tuning := look_up(config.bundle, row.runtime).tuning) is not None:
-        head["network"] = {"file": tuning.file, "sha256": tuning.sha256, "rewrites": tuning.rewrites}
+        head["network"] = tuning.network
     if not row.live:
         return {**head, "valid": False, "skipped": row.skipped or {"reason": "it was not measured", "fix": ""}}
     summaries = {name: row.summary(name) for name in row.samples}

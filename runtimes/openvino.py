@@ -6,6 +6,7 @@ import functools
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -96,7 +97,7 @@ class OpenVinoRuntime(Runtime):
         streams = self.options.streams
         precision = self.options.precision
         if precision == "int8":
-            precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
+            precision = self.beside_int8(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         config = {
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": _TYPES[precision][0],
@@ -130,6 +131,11 @@ class OpenVinoRuntime(Runtime):
                 "cache_ms": cache_ms,
             },
         )
+
+    @staticmethod
+    def beside_int8(capabilities: Sequence[str]) -> str:
+        """Precision of what an INT8 network leaves in float: the faster one of those that the CPU has."""
+        return "bf16" if "BF16" in capabilities else "fp32"
 
     def _load(self, ov: Any, core: Any, config: dict[str, Any]) -> tuple[str, float]:
         """Take the network from the cache, or compile it and keep it there.

@@ -26,6 +26,7 @@ from benchmarks.children import ChildWorker, Worker, WorkerDiedError, closing_al
 from benchmarks.config import planned_rows
 from benchmarks.environment import available_memory_mb, describe_environment
 from benchmarks.memory import estimate_mb, shortage
+from hybridnets.bundle.tuning import Tuning
 from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import TUNED
 from runtimes.opening import obstacle
@@ -165,7 +166,9 @@ def _refuse_unreadable(row: EvalRow) -> None:
 
 def _evaluate(run: _Run, row: EvalRow) -> None:
     config = run.config
-    precision, threads = _settings(config, row)
+    tuning = look_up(config.bundle, row.runtime).tuning if row.precision == TUNED else None
+    row.network = None if tuning is None else tuning.network
+    precision, threads = _settings(config, row, tuning)
     key = row_key(config.bundle, run.data, config.effective, row.runtime, precision, threads)
     store = RowStore(run.store, f"{config.bundle.name}-{row.runtime}-{precision}", key)
     if config.fresh:
@@ -194,10 +197,10 @@ def _evaluate(run: _Run, row: EvalRow) -> None:
                 run.say(f"{row.name}: {_sentence(error.cause)} (while {error.during}); starting it again")
 
 
-def _settings(config: EvalConfig, row: EvalRow) -> tuple[str, int]:
+def _settings(config: EvalConfig, row: EvalRow, tuning: Tuning | None) -> tuple[str, int]:
     """Precision and threads that decide a row's records: a tuned row has those of what stands in the bundle, and takes
     over what the row of that precision scored, unless its graph is another."""
-    if row.precision == TUNED and (tuning := look_up(config.bundle, row.runtime).tuning) is not None:
+    if tuning is not None:
         graph = f"-{tuning.sha256[:8]}" if tuning.rewrites else ""
         return tuning.precision + graph, min(tuning.threads, config.thread_count)
     return row.precision, config.thread_count

@@ -183,6 +183,10 @@ def _row(paths: Sequence[Path], reports: Sequence[EvalReport], heads: Heads, run
                 "evaluate all shards on machines of one kind",
             )
             return row
+        if path != paths[0] and found.get("network") != row.network:
+            row.skip(f"{path.name} was tuned to another network", "evaluate all shards with one tuned bundle")
+            return row
+        row.network = found.get("network")
         row.execution = {**(found.get("execution") or {}), "precision": found["executed"]}
         row.restarts += int(found.get("restarts") or 0)
         row.seconds += float(found.get("seconds") or 0.0)

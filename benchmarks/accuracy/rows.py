@@ -23,6 +23,7 @@ class EvalRow:
 
     Attributes:
         accumulator: everything that was scored.
+        network: file, SHA-256 and rewrites of what a tuned row runs; None for the precisions of the bundle's files.
         execution: what really ran, once it was opened.
         skipped: reason and fix, once it was given up.
         failed: it could run and then did not: unlike a row that cannot run here, that is somebody's fault.
@@ -38,6 +39,7 @@ class EvalRow:
     runtime: str
     precision: str
     accumulator: Accumulator
+    network: dict[str, str] | None = None
     execution: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, str] | None = None
     failed: bool = False
@@ -94,6 +96,8 @@ class EvalRow:
     def to_json(self) -> dict[str, Any]:
         """As it stands in the report, apart from intervals and drops, which need the other rows."""
         head: dict[str, Any] = {"runtime": self.runtime, "precision": self.precision}
+        if self.network is not None:
+            head["network"] = self.network
         if not self.live:
             return {**head, "skipped": {**(self.skipped or {}), "failed": self.failed}}
         metrics = self.accumulator.metrics()

@@ -109,6 +109,13 @@ def _print_agreement(item: Agreement) -> None:
     for name, figures in item.figures.items():
         print(f"  {name:16}" + "".join(f"{figures[task]:14.2f}" for task in names))
     print(f"  {'spread':16}" + "".join(f"{item.spread[task]:14.2f}" for task in names))
+    for name, lost in item.differences.items():
+        cells = [(lost.points[task], *lost.interval.get(task, (float("nan"), float("nan")))) for task in names]
+        told = "; ".join(
+            f"{task} {points:+.2f} ({low:+.2f} to {high:+.2f})"
+            for task, (points, low, high) in zip(names, cells, strict=True)
+        )
+        print(f"  {name} lost against the simulated network: {told}")
 
 
 def _write(options: argparse.Namespace, report: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from hybridnets.dataset import Sample
 from hybridnets.errors import HnxError
 from runtimes.base import Runtime
 
-__all__ = ["FLOAT", "STOCK", "Loss", "losses", "measure", "networks"]
+__all__ = ["FLOAT", "STOCK", "Loss", "loss", "losses", "measure", "networks"]
 
 FLOAT, STOCK = "stock fp32", "stock"
 DRAWS = 200
@@ -135,9 +135,18 @@ def losses(chosen: Sequence[Network], scored: Mapping[str, Accumulator]) -> dict
     for network in chosen:
         if not network.baseline:
             continue
-        pair = {name: scored[name] for name in (network.baseline, network.name)}
-        points = drops(tasks(pair[network.baseline]), tasks(pair[network.name]))
-        spread = intervals(pair, network.baseline, draws=DRAWS).drops.get(network.name, {})
-        ends = {task: (100 * spread[task][0], 100 * spread[task][1]) for task in points if task in spread}
-        found[network.name] = Loss(network.baseline, points, ends)
+        found[network.name] = loss(network.baseline, network.name, scored)
     return found
+
+
+def loss(baseline: str, name: str, scored: Mapping[str, Accumulator]) -> Loss:
+    """What one row loses against another.
+
+    Raises:
+        HnxError: the labels hold nothing that the network has a task for.
+    """
+    pair = {baseline: scored[baseline], name: scored[name]}
+    points = drops(tasks(pair[baseline]), tasks(pair[name]))
+    spread = intervals(pair, baseline, draws=DRAWS).drops.get(name, {})
+    ends = {task: (100 * spread[task][0], 100 * spread[task][1]) for task in points if task in spread}
+    return Loss(baseline, points, ends)

@@ -141,6 +141,7 @@ def join(latency: Mapping[Path, Report], scored: Mapping[Path, EvalReport], kind
             tasks.update(dict.fromkeys(watched))
             rows += _rows(speed, other, watched, kind, names[speed_path])
             remarks += _remarks(speed, other, names[speed_path])
+            remarks += _left_out(speed, other)
     unused = [path for path in (*latency, *scored) if path not in used]
     if not used:
         raise HnxError(
@@ -173,6 +174,21 @@ def _same_networks(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(shared) and all(hashes[name] and hashes[name] == others[name] for name in shared)
 
 
+def _other_network(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Rows of `hnx tune` whose network was found anew between the two commands; other rows name none."""
+    here, there = ((found.get("network") or {}).get("sha256") for found in (row, other))
+    return bool(here and there and here != there)
+
+
+def _left_out(speed: Report, other: EvalReport) -> list[str]:
+    scored = {row_name(row): row for row in other.measured}
+    return [
+        f"{name} is left out: its latency is of another network than its accuracy, the bundle was tuned between them"
+        for row in speed.measured
+        if (name := row_name(row)) in scored and _other_network(row, scored[name])
+    ]
+
+
 def _names(latency: Mapping[Path, Report]) -> dict[Path, str]:
     """What each report's network is called; those of one name, such as twins, are called like their reports."""
     found = {path: str(report.bundle.get("name", "bundle")) for path, report in latency.items()}
@@ -185,7 +201,7 @@ def _rows(speed: Report, other: EvalReport, watched: Sequence[str], kind: Kind, 
     found = []
     for row in speed.measured:
         partner = scored.get(row_name(row))
-        if partner is None:
+        if partner is None or _other_network(row, partner):
             continue
         drops = (partner.get("drop") or {}).get("metrics") or {}
         known = {name: drops[name] for name in watched if name in drops}

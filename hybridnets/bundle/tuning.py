@@ -136,6 +136,11 @@ class Tuning:
         wanted = (self.precision, self.threads, self.streams, self.rewrites)
         return next(row for row in self.rows if (row.precision, row.threads, row.streams, row.rewrites) == wanted)
 
+    @property
+    def network(self) -> dict[str, str]:
+        """What a report says of the network that a tuned row ran."""
+        return {"file": self.file, "sha256": self.sha256, "rewrites": self.rewrites}
+
     def to_json(self) -> dict[str, Any]:
         """As it stands in a manifest."""
         return asdict(self)

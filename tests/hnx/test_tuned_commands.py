@@ -129,6 +129,8 @@ def test_eval_scores_a_graph_of_its_own_anew(bundle: Path, data: Path, tmp_path:
     rows = f"openvino:{NATIVE},openvino:tuned"
     assert main([*words, "--draws", "0", "--json", str(report), "--runtime", rows]) == ExitCode.OK
     first, second = json.loads(report.read_text())["rows"]
+    assert second["network"] == {"file": made.file, "sha256": made.sha256, "rewrites": "none"}
+    assert "network" not in first
     assert second["resumed_images"] == 0
     assert (second["executed"], second["images"]) == (NATIVE, 2)
     assert first["metrics"] == second["metrics"]  # it is a copy of the same graph

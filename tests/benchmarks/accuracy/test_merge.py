@@ -138,6 +138,18 @@ def test_a_row_must_be_the_same_everywhere(shards: list[Path]) -> None:
     assert "ran bf16 in one shard and fp32 in 2.json" in report.skipped[0]["skipped"]["reason"]
 
 
+def test_a_tuned_row_must_be_of_one_network(shards: list[Path]) -> None:
+    for path, digest in zip(shards, ("aa", "aa", "bb"), strict=True):
+        content = json.loads(path.read_text())
+        content["rows"][1]["network"] = {"file": "n.onnx", "sha256": digest, "rewrites": "none"}
+        path.write_text(json.dumps(content))
+    assert merge_shards(shards, draws=2).report.skipped[0]["skipped"]["reason"] == "3.json was tuned to another network"
+    content["rows"][1]["network"]["sha256"] = "aa"
+    shards[2].write_text(json.dumps(content))
+    row = merge_shards(shards, draws=2).report.measured[1]
+    assert row["network"] == {"file": "n.onnx", "sha256": "aa", "rewrites": "none"}
+
+
 def test_records_that_are_missing_damaged_or_of_another_shard(shards: list[Path]) -> None:
     folder = records_folder(shards[1])
     saved = folder.with_name("saved")

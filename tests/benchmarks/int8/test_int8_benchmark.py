@@ -22,6 +22,7 @@ from hybridnets.dataset import Sample, open_split
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.project import load_project
 from runtimes.cpu import has_int8_products
+from runtimes.openvino import OpenVinoRuntime
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,25 @@ def test_one_file_in_three_runtimes(quantised: Path, samples: list[Sample]) -> N
         assert item.figures[SIMULATED].keys() == {"mAP50", "road mIoU", "lane IoU"}
         # random weights: what counts is that the pairs mean the same in both
         assert item.spread["road mIoU"] < 1.0
+        assert item.differences["onnxruntime"].points["road mIoU"] == pytest.approx(
+            item.figures[SIMULATED]["road mIoU"] - item.figures["onnxruntime"]["road mIoU"]
+        )
+        low, high = item.differences["onnxruntime"].interval["road mIoU"]
+        assert low <= high
     assert found[0].executed["onnxruntime"]
+
+
+def test_openvino_computes_the_rest_of_a_file_in_float32(quantised: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the CPU has BF16 its row `int8` takes that, which is no property of the file."""
+    assert [OpenVinoRuntime.beside_int8(found) for found in (["FP32"], ["FP32", "BF16"])] == ["fp32", "bf16"]
+    asked = []
+    monkeypatch.setattr(OpenVinoRuntime, "beside_int8", staticmethod(lambda found: asked.append(found) or "fp32"))  # type: ignore[func-returns-value]
+    row = Network("", open_bundle(quantised), "openvino", "int8")
+    for as_written in (True, False):
+        with open_network(row, 1, as_written=as_written) as runtime:
+            assert runtime.execution.precision == "int8"
+            assert runtime.execution.details["precision_hint"] == "f32"
+        assert len(asked) == (not as_written)
 
 
 @pytest.mark.skipif(not has_int8_products(), reason="this CPU has no VNNI: INT8 sums saturate")

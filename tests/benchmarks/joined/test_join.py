@@ -97,6 +97,21 @@ def test_rows_are_joined_fastest_first(tmp_path: Path) -> None:
     assert [row.pareto for row in report.rows] == [True, True, False]
 
 
+def test_a_tuned_row_of_another_network_is_left_out(tmp_path: Path) -> None:
+    found = [{"network": {"sha256": digest}} for digest in ("aa", "bb")]
+    bench = bench_json([bench_row("fp32", 20, 22), bench_row("tuned", 8, 9, **found[0])])
+    one, other = (
+        eval_json([EVAL["rows"][0], {**eval_row("tuned", 0.6, 0.4, {"mAP50": 0.1}), **more}]) for more in found
+    )
+    same, different = joined(tmp_path, bench, one), joined(tmp_path, bench, other)
+    assert [row.name for row in same.rows] == ["openvino:tuned", "openvino:fp32"]
+    assert [row.name for row in different.rows] == ["openvino:fp32"]
+    # said where it happened, and nowhere else
+    assert [sum("another network" in line for line in report.remarks) for report in (same, different)] == [0, 1]
+    # a report of before named none
+    assert len(joined(tmp_path, bench, eval_json([EVAL["rows"][0], eval_row("tuned", 0.6, 0.4, None)])).rows) == 2
+
+
 def test_latency_from_frame_to_result(tmp_path: Path) -> None:
     report = joined(tmp_path, EVAL, BENCH, kind="end_to_end")
     assert [row.p99_ms for row in report.rows] == [16, 18, 27]
