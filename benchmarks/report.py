@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.device import device_lines
+from benchmarks.forms import all_objects, numbers, optional_numbers
 from benchmarks.power import words as power_words
-from benchmarks.sampling import STAGES
+from benchmarks.sampling import KINDS, STAGES
 from benchmarks.skips import skipped_lines
 from benchmarks.statistics import LONGER, more_samples
 from hybridnets.errors import ExitCode, HnxError, from_os_error
@@ -100,10 +101,12 @@ def read_report(path: Path) -> Report:
     """
     value = read_json(path)
     version = value.get("schema_version") if isinstance(value, dict) else None
-    if not isinstance(version, int) or not isinstance(value.get("rows"), list):
+    # reports of `hnx bench` name no kind
+    other = value.get("kind") if isinstance(value, dict) else None
+    if not isinstance(version, int) or not isinstance(value.get("rows"), list) or other is not None:
         raise HnxError(
             f"{path} is not a report of `hnx bench`",
-            why="it has no schema_version and rows",
+            why="it has no schema_version and rows" if other is None else f"it is one of another kind: {other}",
             fix="write one with `hnx bench --json FILE`",
         )
     if version > SCHEMA_VERSION:
@@ -112,10 +115,12 @@ def read_report(path: Path) -> Report:
             why=f"its schema version is {version}, this hnx reads {SCHEMA_VERSION}",
             fix="update hnx",
         )
-    for row in value["rows"]:
-        complete = isinstance(row, dict) and {"runtime", "precision"} <= row.keys()
-        if not complete or not ("skipped" in row or {"forward_ms", "end_to_end_ms"} <= row.keys()):
-            raise HnxError(f"Cannot use {path}", why="a row has the wrong form", fix="measure again")
+    for number, row in enumerate(value["rows"], 1):
+        if not isinstance(row, dict) or not _complete(row):
+            raise HnxError(f"Cannot use {path}", why=f"row {number} has the wrong form", fix="measure again")
+    for key in ("environment", "settings", "bundle", "power"):
+        if not all_objects(value.get(key)):
+            raise HnxError(f"Cannot use {path}", why=f"its {key!r} is no object", fix="measure again")
     return Report(
         rows=value["rows"],
         environment=value.get("environment") or {},
@@ -125,6 +130,17 @@ def read_report(path: Path) -> Report:
         created=str(value.get("created", "")),
         schema_version=version,
     )
+
+
+def _complete(row: Row) -> bool:
+    if not all(isinstance(row.get(key), str) for key in ("runtime", "precision")):
+        return False
+    if "skipped" in row:
+        return isinstance(row["skipped"], dict)
+    timed = all(numbers(row.get(f"{kind}_ms"), ("p50", "p95", "p99")) for kind in KINDS)
+    power = row.get("power")
+    read = all_objects(power) and all_objects(*((power or {}).get(kind) for kind in KINDS))
+    return timed and read and optional_numbers(row.get("ratio"), KINDS) and all_objects(row.get("network"))
 
 
 # -- views ---------------------------------------------------------------------------------------------------
@@ -328,8 +344,8 @@ def check_output(path: Path, suffixes: Sequence[str] = ()) -> None:
     if suffixes and path.suffix.lower() not in suffixes:
         raise HnxError(
             f"Cannot write a report as {path.name}",
-            why=f"reports are {', '.join(suffixes[:-1])} or {suffixes[-1]}",
-            fix=f"for example --report {path.with_suffix('.md').name}",
+            why=f"its name must end in {' or '.join(filter(None, [', '.join(suffixes[:-1]), suffixes[-1]]))}",
+            fix=f"for example {path.with_suffix(suffixes[0]).name}",
             code=ExitCode.USAGE,
         )
     what = f"Cannot write {path}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-__all__ = ["note", "plain_table", "progress", "status", "stdout", "steps", "success"]
+    from hybridnets.errors import HnxError
+
+__all__ = ["note", "note_problems", "plain_table", "progress", "status", "stdout", "steps", "success"]
+
+# shown one by one; a folder of thousands of damaged files is told by its number
+_SHOWN_PROBLEMS = 10
 
 
 def stdout() -> Console:
@@ -41,6 +46,14 @@ def note(text: str) -> None:
     from hybridnets.errors import printable
 
     print("note: " + "\n".join(map(printable, text.splitlines())), file=sys.stderr)
+
+
+def note_problems(problems: Sequence[HnxError]) -> None:
+    """What of a source could not be read: the first ones, and how many more."""
+    for problem in problems[:_SHOWN_PROBLEMS]:
+        note(str(problem))
+    if len(problems) > _SHOWN_PROBLEMS:
+        note(f"and {len(problems) - _SHOWN_PROBLEMS} more")
 
 
 def success(text: str) -> None:

@@ -7,18 +7,24 @@ from collections.abc import Collection
 from benchmarks.accuracy.report import EvalReport
 from benchmarks.report import row_name
 
-__all__ = ["gate"]
+__all__ = ["gate", "lost", "not_compared"]
 
 
 def gate(report: EvalReport, max_drop: float, required: Collection[tuple[str, str]] = ()) -> list[str]:
-    """One sentence for each figure of a row that lost more than allowed; empty when the gate lets it pass.
-
-    Rows that failed do not pass, nor do those of `required` that could not run here. Rows that nobody asked for by
-    name and that cannot run here (bf16 of `--runtime all` on an old processor) are not looked at.
+    """One sentence for each reason not to pass, of `not_compared` and `lost`; empty when the gate lets it pass.
 
     Args:
         max_drop: percent points that a figure may lie below the baseline's.
         required: (runtime, precision) of rows that must have run.
+    """
+    return not_compared(report, required) + lost(report, max_drop)
+
+
+def not_compared(report: EvalReport, required: Collection[tuple[str, str]] = ()) -> list[str]:
+    """Rows that failed, and those of `required` that could not run here.
+
+    Rows that nobody asked for by name and that cannot run here (bf16 of `--runtime all` on an old processor) are not
+    looked at. Where no row is left beside the baseline nothing was compared, and that is no pass.
     """
     sentences = []
     for row in report.skipped:
@@ -27,6 +33,14 @@ def gate(report: EvalReport, max_drop: float, required: Collection[tuple[str, st
             sentences.append(f"{row_name(row)} did not run: {skipped['reason']}")
     if report.baseline is None:
         sentences.append("there is no baseline row to compare with")
+    elif not any("drop" in row for row in report.measured):
+        sentences.append(f"no row ran beside {report.baseline}: nothing was compared with it")
+    return sentences
+
+
+def lost(report: EvalReport, max_drop: float) -> list[str]:
+    """Figures that lie further below the baseline's."""
+    sentences = []
     for row in report.measured:
         drops = row.get("drop")
         if drops is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.forms import all_objects, is_number, numbers
 from hybridnets.errors import HnxError
 from hybridnets.files import read_json
 
@@ -103,8 +104,26 @@ def read_report(path: Path) -> EvalReport:
 
 
 def _complete(row: Row) -> bool:
-    named = all(isinstance(row.get(key), str) for key in ("runtime", "precision"))
-    return named and isinstance(row["skipped"] if "skipped" in row else row.get("metrics"), dict)
+    if not all(isinstance(row.get(key), str) for key in ("runtime", "precision")):
+        return False
+    if "skipped" in row:
+        return isinstance(row["skipped"], dict)
+    metrics, drop = row.get("metrics"), row.get("drop")
+    if not isinstance(metrics, dict) or not all_objects(row.get("network"), drop, metrics.get("seg")):
+        return False
+    return all_objects(*(metrics.get("seg") or {}).values()) and (drop is None or _complete_drop(drop))
+
+
+def _complete_drop(drop: Row) -> bool:
+    found = drop.get("metrics")
+    return isinstance(found, dict) and all(
+        numbers(value, ("points",)) and (value.get("interval") is None or _is_interval(value["interval"]))
+        for value in found.values()
+    )
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
 # -- figures -------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,16 +11,25 @@ from typing import Any, Literal
 from benchmarks.accuracy import report as accuracy
 from benchmarks.accuracy.report import EvalReport, figures
 from benchmarks.report import Report, read_report, row_name
-from hybridnets.errors import HnxError
+from hybridnets.errors import ExitCode, HnxError
 from hybridnets.files import read_json
 
 __all__ = ["SCHEMA_VERSION", "JoinedReport", "JoinedRow", "Kind", "join", "read_reports"]
 
 SCHEMA_VERSION = 1
+KIND = "joined"
 Kind = Literal["forward", "end_to_end"]
 # a drop that is smaller by less than this many points is the same drop: single boxes move mAP50 by as much
 SAME_POINTS = 0.2
 SHOWN_REASONS = 2
+# what of an accuracy report's data must be the same before two stand in one table -> in words
+_SAME_DATA = {
+    "names_sha256": "list of images",
+    "digest": "data",
+    "limit": "number of images",
+    "shard": "shard",
+    "truth": "project",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,9 @@ class JoinedRow:
         ratio: to the baseline of its latency report; None without one.
         joules: per frame, idle included; None where no meter was read.
         figures: name to fraction: mAP50, "road mIoU", "lane IoU" and the like.
-        drops: name to percent points below the baseline of its accuracy report; empty for that baseline itself.
+        drops: name to percent points below the baseline of its accuracy report; empty for that baseline itself, and
+            where nothing was compared.
+        baseline: it is what the others are compared with.
         intervals: name to the interval of the drop.
         valid: whether the latency report calls its times so.
         pareto: no faster row (p99) of its network loses as little in its worst task, give or take `SAME_POINTS`.
@@ -52,11 +64,13 @@ class JoinedRow:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     valid: bool = True
     pareto: bool = False
+    baseline: bool = False
 
     @property
-    def worst(self) -> float:
-        """Largest drop of all tasks, in points; negative when every task gained, 0 for a baseline."""
-        return max(self.drops.values(), default=0.0)
+    def worst(self) -> float | None:
+        """Largest drop of all tasks, in points; negative when every task gained, 0 for a baseline, None where nothing
+        was compared."""
+        return max(self.drops.values(), default=0.0 if self.baseline else None)
 
 
 @dataclass(frozen=True)
@@ -78,15 +92,16 @@ class JoinedReport:
     sources: tuple[dict[str, str], ...]
 
     def fastest(self, max_drop: float) -> JoinedRow | None:
-        """The row of lowest p99 that loses at most so many points on every task; None when there is none."""
-        return next((row for row in self.rows if row.worst <= max_drop), None)
+        """The row of lowest p99 that loses at most so many points on every task; None when there is none. Rows that
+        were not compared with anything are none."""
+        return next((row for row in self.rows if row.worst is not None and row.worst <= max_drop), None)
 
     def to_json(self) -> dict[str, Any]:
         """The whole report; plain JSON values."""
         rows = [asdict(row) | {"worst_drop": row.worst} for row in self.rows]
         return {
             "schema_version": SCHEMA_VERSION,
-            "kind": "joined",
+            "kind": KIND,
             "latency": self.kind,
             "tasks": list(self.tasks),
             "rows": rows,
@@ -95,8 +110,14 @@ class JoinedReport:
         }
 
 
-def read_reports(paths: Sequence[Path]) -> tuple[dict[Path, Report], dict[Path, EvalReport]]:
-    """Reports of `hnx bench` and of `hnx eval`, told apart by what they say of themselves.
+def read_reports(
+    paths: Sequence[Path], on_note: Callable[[str], None] = lambda _: None
+) -> tuple[dict[Path, Report], dict[Path, EvalReport]]:
+    """Reports of `hnx bench` and of `hnx eval`, told apart by what they say of themselves. A table that `hnx report`
+    wrote before is passed over: `*.json` finds it as well.
+
+    Args:
+        on_note: told of such tables.
 
     Raises:
         HnxError: a file is neither, or one of the two kinds is missing.
@@ -107,6 +128,8 @@ def read_reports(paths: Sequence[Path]) -> tuple[dict[Path, Report], dict[Path, 
         value = read_json(path, limit=1 << 30)
         if isinstance(value, dict) and value.get("kind") == "eval":
             scored[path] = accuracy.read_report(path)
+        elif isinstance(value, dict) and value.get("kind") == KIND:
+            on_note(f"{path} is a table of `hnx report`, and left out")
         else:
             latency[path] = read_report(path)
     for kind, found, command in (("latency", latency, "bench"), ("accuracy", scored, "eval")):
@@ -135,11 +158,19 @@ def join(latency: Mapping[Path, Report], scored: Mapping[Path, EvalReport], kind
     names = _names(latency)
     for speed_path, speed in latency.items():
         partners = {path: other for path, other in scored.items() if _same_networks(speed.bundle, other.bundle)}
+        _check_alike(partners)
         for path, other in partners.items():
             used |= {speed_path, path}
             watched = [str(name) for name in other.settings.get("watched") or () if name != "mAP50-95"]
             tasks.update(dict.fromkeys(watched))
-            rows += _rows(speed, other, watched, kind, names[speed_path])
+            joined = _rows(speed, other, watched, kind, names[speed_path])
+            known = {(row.network, row.name) for row in rows}
+            twice = [row.name for row in joined if (row.network, row.name) in known]
+            if twice:
+                remarks.append(
+                    f"{path}: {', '.join(twice)} of {names[speed_path]} stood in an earlier file, which counts"
+                )
+            rows += [row for row in joined if row.name not in twice]
             remarks += _remarks(speed, other, names[speed_path])
             remarks += _left_out(speed, other)
     unused = [path for path in (*latency, *scored) if path not in used]
@@ -157,7 +188,7 @@ def join(latency: Mapping[Path, Report], scored: Mapping[Path, EvalReport], kind
         )
     remarks += [f"{path} has no counterpart and is left out" for path in unused]
     found: list[tuple[Path, Report | EvalReport]] = [*latency.items(), *scored.items()]
-    rows.sort(key=lambda row: (row.p99_ms, row.worst))
+    rows.sort(key=lambda row: (row.p99_ms, math.inf if row.worst is None else row.worst))
     return JoinedReport(
         tuple(_marked(rows)),
         kind,
@@ -189,11 +220,39 @@ def _left_out(speed: Report, other: EvalReport) -> list[str]:
     ]
 
 
+def _check_alike(partners: Mapping[Path, EvalReport]) -> None:
+    """Refuse accuracy reports of one network whose figures mean different things.
+
+    Raises:
+        HnxError: another protocol, other images or another truth (exit code 2).
+    """
+    first = next(iter(partners), None)
+    for path, other in partners.items():
+        one = partners[first or path]
+        for words, here, there in (
+            ("protocol", one.protocol, other.protocol),
+            *((words, one.data.get(key), other.data.get(key)) for key, words in _SAME_DATA.items()),
+        ):
+            if here != there:
+                raise HnxError(
+                    f"{first} and {path} cannot stand in one table",
+                    why=f"they are of one network, and the {words} is not the same",
+                    fix="join them one by one; shards are put together by `hnx eval --merge`",
+                    code=ExitCode.USAGE,
+                )
+
+
 def _names(latency: Mapping[Path, Report]) -> dict[Path, str]:
-    """What each report's network is called; those of one name, such as twins, are called like their reports."""
+    """What each report's network is called; those of one name, such as twins, are called like their reports, with as
+    much of the path as tells them apart."""
     found = {path: str(report.bundle.get("name", "bundle")) for path, report in latency.items()}
-    twice = [name for name in found.values() if list(found.values()).count(name) > 1]
-    return {path: path.stem if name in twice else name for path, name in found.items()}
+    twice = [path for path, name in found.items() if list(found.values()).count(name) > 1]
+    parts = {path: path.absolute().with_suffix("").parts for path in twice}
+    for path, mine in parts.items():
+        others = [theirs for other, theirs in parts.items() if other != path]
+        enough = (n for n in range(1, len(mine) + 1) if all(mine[-n:] != theirs[-n:] for theirs in others))
+        found[path] = "/".join(mine[-next(enough, len(mine)) :])
+    return found
 
 
 def _rows(speed: Report, other: EvalReport, watched: Sequence[str], kind: Kind, network: str) -> list[JoinedRow]:
@@ -221,6 +280,7 @@ def _rows(speed: Report, other: EvalReport, watched: Sequence[str], kind: Kind, 
                 drops={name: float(drop["points"]) for name, drop in known.items()},
                 intervals={name: (float(low), float(high)) for name, (low, high) in intervals.items()},
                 valid=bool(row.get("valid")),
+                baseline=row_name(row) == other.baseline,
             )
         )
     return found
@@ -231,6 +291,9 @@ def _marked(rows: Sequence[JoinedRow]) -> list[JoinedRow]:
     found: list[JoinedRow] = []
     best: dict[str, float] = {}
     for row in rows:
+        if row.worst is None:
+            found.append(row)
+            continue
         loss = max(row.worst, 0.0)
         least = best.get(row.network)
         found.append(replace(row, pareto=least is None or loss < least - SAME_POINTS))

@@ -16,9 +16,11 @@ from hybridnets.files import atomic_path, write_bytes, write_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["markdown", "print_joined", "write_joined", "write_picture"]
+__all__ = ["COMPARE", "NOT_COMPARED", "markdown", "print_joined", "write_joined", "write_picture"]
 
 WIDTH = 120
+NOT_COMPARED = "no row was compared with a baseline, or the labels hold none of the tasks"
+COMPARE = "evaluate the baseline, too: hnx eval --runtime torch:fp32,openvino --json FILE"
 Column = tuple[str, bool, Callable[[JoinedRow], str]]
 # Okabe-Ito without its yellow, which cannot be read on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -36,6 +38,12 @@ def _task(row: JoinedRow, name: str) -> str:
     # minus 0.00 would be a riddle
     change = "" if drop is None else f" ({round(-drop, 2) + 0.0:+.2f})"
     return f"{row.figures[name] * 100:.2f}{change}"
+
+
+def _worst(row: JoinedRow) -> str:
+    if row.worst is None:
+        return ""
+    return f"{round(-row.worst, 2) + 0.0:+.2f}" if row.drops else "baseline"
 
 
 def columns(report: JoinedReport) -> list[Column]:
@@ -62,7 +70,7 @@ def columns(report: JoinedReport) -> list[Column]:
             else []
         ),
         *((name, True, lambda row, name=name: _task(row, name)) for name in report.tasks),
-        ("worst", True, lambda row: f"{round(-row.worst, 2) + 0.0:+.2f}" if row.drops else "baseline"),
+        ("worst", True, _worst),
         ("best", False, lambda row: "*" if row.pareto else ""),
     ]
 
@@ -115,7 +123,7 @@ def csv_text(report: JoinedReport) -> str:
             "network": row.network, "row": row.name, "executed": row.executed, "latency": report.kind,
             "p50_ms": row.p50_ms, "p99_ms": row.p99_ms, "ratio": "" if row.ratio is None else row.ratio,
             "joules_per_frame": "" if row.joules is None else row.joules, "valid": str(row.valid).lower(),
-            "worst_drop": row.worst, "pareto": str(row.pareto).lower(),
+            "worst_drop": "" if row.worst is None else row.worst, "pareto": str(row.pareto).lower(),
         }  # fmt: skip
         for name in report.tasks:
             low, high = row.intervals.get(name, ("", ""))
@@ -146,11 +154,14 @@ def write_joined(report: JoinedReport, path: Path) -> None:
 
 
 def write_picture(report: JoinedReport, path: Path) -> None:
-    """Draw the worst task's change against p99 latency, a point for each row, as PNG.
+    """Draw the worst task's change against p99 latency, a point for each row that has one, as PNG.
 
     Raises:
-        HnxError: matplotlib is missing, or the file cannot be written.
+        HnxError: no row has one, matplotlib is missing, or the file cannot be written.
     """
+    drawn = [(row, row.worst) for row in report.rows if row.worst is not None]
+    if not drawn:
+        raise HnxError("There is no picture", why=NOT_COMPARED, fix=COMPARE)
     try:
         import matplotlib
 
@@ -160,21 +171,21 @@ def write_picture(report: JoinedReport, path: Path) -> None:
         raise HnxError("There is no picture", why=str(error), fix='pip install -e ".[eval]"') from error
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axis = figure.subplots()
-    networks = list(dict.fromkeys(row.network for row in report.rows))
+    networks = list(dict.fromkeys(row.network for row, _ in drawn))
     for number, network in enumerate(networks):
-        rows = [row for row in report.rows if row.network == network]
+        rows = [(row, -worst) for row, worst in drawn if row.network == network]
         axis.scatter(
-            [row.p99_ms for row in rows], [-row.worst for row in rows], label=printable(network),
-            color=COLOURS[number % len(COLOURS)], s=[70 if row.pareto else 35 for row in rows],
+            [row.p99_ms for row, _ in rows], [change for _, change in rows], label=printable(network),
+            color=COLOURS[number % len(COLOURS)], s=[70 if row.pareto else 35 for row, _ in rows],
         )  # fmt: skip
-        best = [row for row in rows if row.pareto]
+        best = [(row, change) for row, change in rows if row.pareto]
         axis.step(
-            [row.p99_ms for row in best], [-row.worst for row in best], where="post", linewidth=1,
+            [row.p99_ms for row, _ in best], [change for _, change in best], where="post", linewidth=1,
             color=COLOURS[number % len(COLOURS)],
         )  # fmt: skip
-        for row in rows:
+        for row, change in rows:
             # slanted: rows of one precision stand side by side on one level
-            place = (row.p99_ms, -row.worst)
+            place = (row.p99_ms, change)
             axis.annotate(
                 row.name, place, xytext=(2, 5), textcoords="offset points", fontsize=8, rotation=60,
                 rotation_mode="anchor",
@@ -183,7 +194,7 @@ def write_picture(report: JoinedReport, path: Path) -> None:
     axis.set_ylabel("change of the worst task (points)")
     axis.margins(y=0.4)
     # room for the label of the last point
-    axis.set_xlim(0, 1.2 * max(row.p99_ms for row in report.rows))
+    axis.set_xlim(0, 1.2 * max(row.p99_ms for row, _ in drawn))
     axis.grid(alpha=0.3)
     if len(networks) > 1:
         axis.legend(fontsize=8)

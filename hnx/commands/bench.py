@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hnx.finite import FiniteRange
 from hybridnets.errors import ExitCode, HnxError
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ Rows that cannot run here are listed with the reason. Exit codes: 0 measured, 3 
 )
 @click.option(
     "--max-regression",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="PERCENT",
     help="How much slower than --against a p50 may be.  [default: 5]",
 )

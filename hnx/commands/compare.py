@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hnx.finite import FiniteRange
+
 if TYPE_CHECKING:
     from benchmarks.agreement import Agreement
 
@@ -29,14 +31,14 @@ __all__ = ["command"]
 @click.option("--source", help="Image, folder, glob or video.  [default: the shipped road frame]")
 @click.option("--frames", type=click.IntRange(min=1), default=16, show_default=True, help="At most this many frames.")
 @click.option(
-    "--tolerance", type=click.FloatRange(min=0), help="Largest relative L2.  [default: by precision, 1e-4 for fp32]"
+    "--tolerance", type=FiniteRange(min=0), help="Largest relative L2.  [default: by precision, 1e-4 for fp32]"
 )
 @click.option(
     "--conf",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Score threshold of boxes.  [default: 0.25, or what a graph suppresses with]",
 )
-@click.option("--iou", type=click.FloatRange(0, 1), help="Overlap limit of boxes.  [default: 0.3, or a graph's]")
+@click.option("--iou", type=FiniteRange(0, 1), help="Overlap limit of boxes.  [default: 0.3, or a graph's]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
 def command(
@@ -57,11 +59,10 @@ def command(
     code 3 when a limit is exceeded.
     """
     import itertools
-    import math
 
     from benchmarks.agreement import Side, compare
     from benchmarks.report import check_output
-    from hnx.console import status
+    from hnx.console import note, note_problems, status
     from hnx.defaults import resolve_bundle
     from hybridnets.data import demo_frame
     from hybridnets.errors import ExitCode
@@ -71,8 +72,6 @@ def command(
 
     if len(bundles) > 2:
         raise click.UsageError("name one bundle, or two")
-    if tolerance is not None and not math.isfinite(tolerance):
-        raise click.UsageError("--tolerance is a number such as 1e-4")
     rows = parse_runtimes(runtime)
     if len(rows) > 2 or (len(rows) == 1 and len(bundles) < 2):
         raise click.UsageError("--runtime needs two runtimes such as torch,openvino, or one for two bundles")
@@ -93,13 +92,19 @@ def command(
             iou=iou,
             tolerance=tolerance,
         )
+    for text in images.notes:
+        note(text)
+    note_problems(images.problems)
     _print(result)
     if json_file is not None:
-        write_json(json_file, result.to_json())
+        write_json(json_file, result.to_json() | {"unreadable": len(images.problems)})
     if result.problems:
         for sentence in result.problems:
             click.echo(f"beyond tolerance: {sentence}", err=True)
         raise click.exceptions.Exit(ExitCode.GATE_FAILED)
+    if images.problems and not images.is_video:
+        note(f"{len(images.problems)} of {len(images.files)} images could not be read")
+        raise click.exceptions.Exit(ExitCode.FAILED)
 
 
 def _print(result: Agreement) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hnx.finite import FiniteRange
+
 if TYPE_CHECKING:
     from tools.pseudo import Teacher
 
@@ -39,7 +41,7 @@ A frame without box labels is left out of the detection loss and of every figure
 @click.option("--outputs", metavar="OUT=CLASS,...", help="What an ONNX teacher's outputs mean.  [default: by name]")
 @click.option("--mirror/--no-mirror", default=True, show_default=True,
               help="An ONNX teacher sees the mirror image, too, and the mean counts.")  # fmt: skip
-@click.option("--conf", type=click.FloatRange(0.0, 1.0), default=0.4, show_default=True,
+@click.option("--conf", type=FiniteRange(0.0, 1.0), default=0.4, show_default=True,
               help="Lowest score of a bundle's boxes.")  # fmt: skip
 @click.option("--every", type=int, default=1, show_default=True, metavar="N", help="Take every n-th frame of a video.")
 @click.option("--limit", type=int, metavar="N", help="At most so many frames of each source.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hnx.finite import FiniteRange
 from hybridnets.errors import ExitCode, HnxError
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from runtimes.stream import Result, StreamSummary
 
 __all__ = ["Writer", "command"]
-
-# problems shown one by one; a folder of thousands of damaged files is told by its number
-_SHOWN_PROBLEMS = 10
 
 
 class Writer:
@@ -113,12 +111,12 @@ Examples:
 )
 @click.option(
     "--conf",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Boxes need a score above it.  [default: 0.25, or what the graph suppresses with]",
 )
 @click.option(
     "--iou",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="The weaker of two boxes that overlap more is dropped.  [default: 0.3, or the graph's]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one inference.  [default: all]")
@@ -206,9 +204,11 @@ def _options(
     if found.tuning is None:
         return name, options
     threads = min(found.tuning.threads, options.thread_count)
+    streams = workers or found.tuning.streams
+    several = f", {streams} streams" if streams > 1 else ""
     graph = f", rewrites: {found.tuning.rewrites}" if found.tuning.rewrites else ""
-    note(f"{name} as hnx tune found it fastest: {found.tuning.precision}, {threads} thread(s){graph}")
-    return name, replace(options, precision=TUNED, streams=workers or found.tuning.streams)
+    note(f"{name} as hnx tune found it fastest: {found.tuning.precision}, {threads} thread(s){several}{graph}")
+    return name, replace(options, precision=TUNED, streams=streams)
 
 
 def _predictor(
@@ -254,7 +254,7 @@ def _run(predictor: Any, source: Source, writer: Writer, workers: int) -> Stream
 
 
 def _report(source: Source, writer: Writer, summary: StreamSummary, label: str, output: Path) -> int:
-    from hnx.console import note, success
+    from hnx.console import note, note_problems, success
 
     unit = "frame" if source.is_video else "image"
     amount = f"{summary.frames} {unit}{'' if summary.frames == 1 else 's'}"
@@ -270,10 +270,7 @@ def _report(source: Source, writer: Writer, summary: StreamSummary, label: str, 
         success(f"{amount} ({found}) -> {where}")
         print(f"  {label}: {summary.fps:.1f} frames/s, network {network:.1f} ms")
     problems = source.problems
-    for problem in problems[:_SHOWN_PROBLEMS]:
-        note(str(problem))
-    if len(problems) > _SHOWN_PROBLEMS:
-        note(f"and {len(problems) - _SHOWN_PROBLEMS} more")
+    note_problems(problems)
     if summary.interrupted:
         note(f"stopped by Ctrl-C after {amount}; what was written is complete up to there")
         return ExitCode.INTERRUPTED

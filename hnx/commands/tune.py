@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hnx.finite import FiniteRange
+
 if TYPE_CHECKING:
     from benchmarks.tuning.config import TuneConfig
     from hybridnets.bundle import Bundle
@@ -40,7 +42,7 @@ openvino:tuned by `hnx bench` and `hnx eval`.""",
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(min=0.0),
+    type=FiniteRange(min=0.0),
     metavar="POINTS",
     help="Every task may lose as much against fp32.  [default: 0.5 with labels, 3 in agreement without]",
 )
@@ -199,7 +201,9 @@ def _tune(config: TuneConfig, rewrites: bool, dry_run: bool) -> None:
             return
         store_tuning(config.bundle, config.runtime, result.tuning, result.graph)
     success(f"kept in {config.bundle.path}: hnx infer --runtime {config.runtime} runs it from now on, on this machine")
-    print(f"Next: hnx bench {config.bundle.path} --runtime {config.runtime}:fp32,{config.runtime}:tuned")
+    streams = result.tuning.streams
+    several = f" --scenario multi --streams {streams}" if streams > 1 else ""
+    print(f"Next: hnx bench {config.bundle.path} --runtime {config.runtime}:fp32,{config.runtime}:tuned{several}")
 
 
 def _print(tuning: Tuning) -> None:

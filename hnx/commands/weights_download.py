@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from hnx.finite import FiniteRange
+
 __all__ = ["command"]
 
 _STEPS = 10  # lines for a whole file where there is no terminal
@@ -33,9 +35,7 @@ finds it there. The folder is `weights` in $HNX_CACHE, else in $XDG_CACHE_HOME/h
 )
 @click.option("--again", is_flag=True, help="Fetch it though it is there.")
 @click.option("--retries", type=click.IntRange(0, 100), default=4, show_default=True, help="Further tries in a row.")
-@click.option(
-    "--timeout", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="Seconds without a byte."
-)
+@click.option("--timeout", type=FiniteRange(1, 3600), default=30.0, show_default=True, help="Seconds without a byte.")
 def command(name: str, output: Path | None, again: bool, retries: int, timeout: float) -> None:
     """Fetch the weights NAME, check them, and print where they lie."""
     from hnx.console import note

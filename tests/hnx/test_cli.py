@@ -210,6 +210,38 @@ def test_compare_agrees_and_gates(bundle_path: Path, capsys: pytest.CaptureFixtu
     assert "beyond tolerance" in capsys.readouterr().err
 
 
+def test_compare_names_what_it_could_not_read(
+    bundle_path: Path, road_image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(road_image.read_bytes())
+    (tmp_path / "in" / "b.jpg").write_bytes(road_image.read_bytes()[:999])
+    words = ["compare", str(bundle_path), "--source", str(tmp_path / "in"), "--json", str(tmp_path / "a.json")]
+    words += ["--runtime", "onnxruntime,opencv-dnn", "--threads", "1"]
+    assert main(words) == ExitCode.FAILED
+    text = capsys.readouterr()
+    assert "1 frame(s)" in text.out
+    assert "b.jpg" in text.err
+    assert "1 of 2 images could not be read" in text.err
+    assert json.loads((tmp_path / "a.json").read_text())["unreadable"] == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["eval", "--max-drop", "nan"],
+        ["report", "a.json", "--max-drop", "NaN"],
+        ["bench", "--max-regression", "inf"],
+        ["tune", "--max-drop", "nan"],
+        ["infer", "a.jpg", "--conf", "nan"],
+        ["compare", "--tolerance", "inf"],
+    ],
+)
+def test_limits_are_numbers_that_something_can_be_above(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == ExitCode.USAGE
+    assert f"{words[-1]} is not a finite number" in capsys.readouterr().err
+
+
 def test_export_default_in_an_empty_folder(tmp_path: Path) -> None:
     result = hnx("export", "-c", "0", "--width", "128", "--height", "128", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

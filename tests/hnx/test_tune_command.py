@@ -78,6 +78,25 @@ def test_found_kept_shown_and_removed(
     assert "was not tuned" in capsys.readouterr().out
 
 
+def test_the_next_command_shows_what_was_found(
+    bundle: Path,
+    labels: list[str],
+    measured: list[TuneConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    del measured
+
+    def time(graphs: Mapping[str, Bundle], runtime: str, settings: Sequence[Setting], **_: Any) -> dict[Setting, Timed]:
+        return {setting: Timed((9.0 / setting.streams,) * 4, 9.0 / setting.streams, "?") for setting in settings}
+
+    monkeypatch.setattr(engine, "time_settings", time)
+    for goal, streams in (("latency", ""), ("throughput", " --scenario multi --streams 2")):
+        assert main(["tune", str(bundle), "--threads", "2", "--goal", goal, *labels]) == ExitCode.OK
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last == f"Next: hnx bench {bundle} --runtime openvino:fp32,openvino:tuned{streams}"
+
+
 def test_a_dry_run_keeps_nothing(
     bundle: Path, labels: list[str], measured: list[TuneConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,6 +79,18 @@ def test_infer_runs_it_unless_told_otherwise(
     assert "is not used here: CPU: another then" in captured.err
 
 
+def test_infer_names_the_streams_of_a_throughput(
+    bundle: Path, road_image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = open_bundle(bundle)
+    kept = Tuning.from_json(opened.manifest["tuning"]["openvino"])
+    row = replace(kept.rows[0], streams=2)
+    store_tuning(opened, "openvino", replace(kept, streams=2, goal="throughput", rows=(row,)))
+    words = ["infer", str(road_image), "-b", str(bundle), "-o", str(tmp_path / "out"), "--no-draw"]
+    assert main(words) == ExitCode.OK
+    assert f"{NATIVE}, 1 thread(s), 2 streams" in capsys.readouterr().err
+
+
 def test_rows_of_a_runtime_without_precision(bundle: Path, bundle_path: Path) -> None:
     assert ("openvino", "tuned") in planned_rows("openvino,torch", open_bundle(bundle))
     assert ("torch", "tuned") not in planned_rows("openvino,torch", open_bundle(bundle))

@@ -35,9 +35,16 @@ def test_without_intervals() -> None:
 def test_rows_that_did_not_run() -> None:
     failed = skipped_row("torch", "it died", failed=True)
     absent = skipped_row("onnxruntime", "it is not installed")
-    report = report_of(BASE, failed, absent)
+    fine = report_row("opencv-dnn", drop=drop())
+    report = report_of(BASE, fine, failed, absent)
     assert gate(report, 1) == ["torch:fp32 did not run: it died"]
     assert len(gate(report, 1, {("onnxruntime", "fp32")})) == 2
+
+
+def test_a_baseline_alone_is_no_pass() -> None:
+    report = report_of(BASE, skipped_row("torch", "no bf16 here"))
+    assert gate(report, 1) == ["no row ran beside openvino:fp32: nothing was compared with it"]
+    assert gate(report_of(BASE, report_row("torch", drop=drop())), 1) == []
 
 
 def test_no_baseline_is_no_pass() -> None:

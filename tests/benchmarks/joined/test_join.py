@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks.joined import JoinedReport, join, markdown, print_joined, read_reports, write_joined
 from benchmarks.joined.views import csv_text, write_picture
+from benchmarks.report import read_report as read_bench
 from hnx.__main__ import main
 from hybridnets.errors import ExitCode, HnxError
 
@@ -124,6 +125,120 @@ def test_the_fastest_inside_a_budget(tmp_path: Path) -> None:
     assert [getattr(report.fastest(limit), "name", None) for limit in (2.0, 0.5, 0.0)] == [
         "openvino:int8", "openvino:bf16", "openvino:bf16",
     ]  # fmt: skip
+
+
+def test_a_row_that_was_not_compared_is_no_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without its baseline nobody knows what a row lost."""
+    alone = eval_json([eval_row("int8", 0.6, 0.4, None)])
+    alone["settings"] = {**alone["settings"], "baseline": None}
+    report = joined(tmp_path, BENCH, alone)
+    (row,) = report.rows
+    assert (row.worst, row.pareto, report.fastest(100)) == (None, False, None)
+    assert "baseline" not in markdown(report).split("Latency of")[0]
+    assert csv_text(report).splitlines()[1].count("baseline") == 0
+    assert next(csv.DictReader(io.StringIO(csv_text(report))))["worst_drop"] == ""
+    with pytest.raises(HnxError, match="no picture"):
+        write_picture(report, tmp_path / "p.png")
+    files = [str(tmp_path / name) for name in ("0.json", "1.json")]
+    assert main(["report", *files]) == ExitCode.OK
+    assert main(["report", *files, "--max-drop", "9"]) == ExitCode.GATE_FAILED
+    assert "nothing to choose from" in capsys.readouterr().err
+
+
+def test_a_row_without_the_tasks_is_no_choice(tmp_path: Path) -> None:
+    report = joined(tmp_path, BENCH, eval_json([EVAL["rows"][0], eval_row("int8", 0.6, 0.4, {})]))
+    assert [(row.name, row.worst) for row in report.rows] == [("openvino:int8", None), ("openvino:fp32", 0.0)]
+    best = report.fastest(0.5)
+    assert best is not None
+    assert best.name == "openvino:fp32"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"protocol": {"name": "deploy"}}, "the protocol is not the same"),
+        ({"data": {"path": "sets/val7", "images": 3, "names_sha256": "1"}}, "the list of images is not"),
+        ({"data": {"path": "sets/val7", "images": 3, "shard": "1/2"}}, "the shard is not"),
+    ],
+)
+def test_figures_that_mean_different_things_are_not_joined(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(HnxError, match=words) as error:
+        joined(tmp_path, BENCH, EVAL, {**EVAL, **change})
+    assert error.value.code == ExitCode.USAGE
+
+
+def test_a_row_of_two_files_stands_once(tmp_path: Path) -> None:
+    report = joined(tmp_path, BENCH, EVAL, eval_json([eval_row("int8", 0.1, 0.1, {"mAP50": 9.0})]))
+    assert [row.name for row in report.rows].count("openvino:int8") == 1
+    assert report.rows[0].worst == 2.0
+    assert any("2.json: openvino:int8" in line for line in report.remarks)
+
+
+def test_reports_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    other = {**BUNDLE, "files_sha256": {"net.onnx": "cc"}}
+    paths = []
+    for folder, bundle, times in (("swish", BUNDLE, 20), ("twin", other, 10)):
+        (tmp_path / folder).mkdir()
+        for name, value in (
+            ("bench", bench_json([bench_row("fp32", times, times)], bundle)),
+            ("eval", eval_json([EVAL["rows"][0]], bundle)),
+        ):
+            paths.append(tmp_path / folder / f"{name}.json")
+            paths[-1].write_text(json.dumps(value))
+    report = join(*read_reports(paths))
+    assert [(row.network, row.pareto) for row in report.rows] == [("twin/bench", True), ("swish/bench", True)]
+
+
+def test_its_own_tables_are_passed_over_and_inputs_never_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joined(tmp_path, BENCH, EVAL)
+    files = [str(tmp_path / name) for name in ("0.json", "1.json")]
+    table = tmp_path / "table.json"
+    assert main(["report", *files, "--report", str(table)]) == ExitCode.OK
+    assert main(["report", *files, str(table)]) == ExitCode.OK
+    assert "table.json is a table of `hnx report`" in capsys.readouterr().err
+    before = (tmp_path / "0.json").read_bytes()
+    assert main(["report", *files, "--report", str(tmp_path / "sub" / ".." / "0.json")]) == ExitCode.USAGE
+    assert (tmp_path / "0.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("which", "path", "value"),
+    [
+        (0, ("rows", 0, "forward_ms"), {}),
+        (0, ("rows", 0, "forward_ms", "p99"), None),
+        (0, ("rows", 0, "ratio"), "fast"),
+        (0, ("rows", 0, "power"), {"forward": 3}),
+        (0, ("settings",), 3),
+        (0, ("rows", 0, "network"), []),
+        (1, ("rows", 1, "drop"), {"metrics": {"mAP50": {}}}),
+        (1, ("rows", 1, "drop"), {"metrics": {"mAP50": {"points": 1.0, "interval": [1]}}}),
+        (1, ("rows", 1, "drop"), {"metrics": 1}),
+        (1, ("rows", 0, "metrics", "seg"), []),
+        (1, ("rows", 0, "metrics", "seg", "road"), 1),
+    ],
+)
+def test_damaged_reports_end_in_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], which: int, path: tuple[Any, ...], value: Any
+) -> None:
+    reports = [deepcopy(BENCH), deepcopy(EVAL)]
+    place: Any = reports[which]
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    for name, report in zip(("0.json", "1.json"), reports, strict=True):
+        (tmp_path / name).write_text(json.dumps(report))
+    assert main(["report", str(tmp_path / "0.json"), str(tmp_path / "1.json")]) == ExitCode.FAILED
+    message = capsys.readouterr().err
+    assert f"{which}.json" in message
+    assert "bug" not in message
+
+
+def test_a_report_of_another_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text(json.dumps(EVAL))
+    with pytest.raises(HnxError, match="it is one of another kind: eval"):
+        read_bench(tmp_path / "e.json")
 
 
 def test_a_network_and_its_twin_stay_apart(tmp_path: Path) -> None:
