@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 # of how ranges are measured: another one makes every older file stale
-VERSION = 1
+VERSION = 2
 # modules: several distributions provide the first and the last one, on some boards none does
 _TOOLS = ("onnxruntime", "numpy", "cv2")
 _MOST_BYTES = 256 << 20
@@ -150,7 +150,13 @@ def write_ranges(path: Path, key: CalibrationKey, ranges: Mapping[str, Range]) -
             "version": VERSION,
             "key": key.to_json(),
             "ranges": {
-                name: {"low": r.low, "high": r.high, "threshold": r.threshold, "means": list(r.means)}
+                name: {
+                    "low": r.low,
+                    "high": r.high,
+                    "threshold": r.threshold,
+                    "means": list(r.means),
+                    "reaches": list(r.reaches),
+                }
                 for name, r in ranges.items()
             },
         },
@@ -185,7 +191,9 @@ def read_ranges(path: Path, key: CalibrationKey) -> dict[str, Range]:
 
 def _range(entry: Any) -> Range:
     low, high, threshold = (float(entry[name]) for name in ("low", "high", "threshold"))
-    means = tuple(float(value) for value in entry["means"])
-    if not all(map(math.isfinite, (low, high, threshold, *means))) or low > high or threshold < 0:
+    means, reaches = (tuple(float(value) for value in entry[name]) for name in ("means", "reaches"))
+    if not all(map(math.isfinite, (low, high, threshold, *means, *reaches))) or low > high:
         raise ValueError("a range is no range")
-    return Range(low, high, threshold, means)
+    if min((threshold, *reaches)) < 0:
+        raise ValueError("a range is no range")
+    return Range(low, high, threshold, means, reaches)

@@ -77,6 +77,14 @@ class Graph:
             if node.op_type in MATRIX_OPS and len(node.input) > 1 and self.weight_name(node) is not None:
                 yield node
 
+    def is_depthwise(self, node: onnx.NodeProto) -> bool:
+        """A convolution in which every channel of the input has a filter of its own, and no other reads it."""
+        name = self.weight_name(node) if node.op_type == "Conv" else None
+        if name is None:
+            return False
+        shape = tuple(self.constants[name].dims)
+        return len(shape) > 2 and shape[1] == 1 and int(attribute(node, "group", 1)) == shape[0] > 1
+
     def in_pipeline(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a step of pre- or postprocessing, which stays in float32."""
         return self.block(node.name).startswith(f"{PIPELINE}/")

@@ -36,6 +36,7 @@ class Placement:
         outputs: also what quantised convolutions make.
         least_channels: convolutions with fewer input or output channels stay float; depthwise ones do when their
             channels are no multiple of 8.
+        channelwise: what a convolution reads is rounded with a scale for each channel, see `calibration.channels`.
         coding: of activations. `symmetric` is INT8 with zero point 0; `unsigned` takes UINT8 with zero point 0 where
             nothing is negative; `asymmetric` is UINT8 with a zero point.
         stored_weights: weights as INT8 and a DequantizeLinear; else as float with a pair, which TensorRT 8 needs.
@@ -50,6 +51,7 @@ class Placement:
     residual: bool = False
     outputs: bool = False
     least_channels: int = 0
+    channelwise: bool = False
     coding: Coding = "symmetric"
     stored_weights: bool = True
 
@@ -58,7 +60,9 @@ _ALL = (
     # cpu-side fusion: convolution + bias + Swish + requantise become one kernel; zero points cost 4 to 5 %
     Placement(
         "openvino",
-        "symmetric on inputs of convolutions after their activation; no squeeze-excite, stem, last layers or additions",
+        "symmetric on inputs of convolutions after their activation, channel by channel; no squeeze-excite, stem, last "
+        "layers or additions",
+        channelwise=True,
         coding="unsigned",
     ),
     Placement(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.channels import channel_reaches, smoothing
 from calibration.graph import WEIGHT_AXES, Graph, attribute, opset_of
 from calibration.placement import Placement, Plan, make_plan
 from calibration.placement import placement as find_placement
@@ -21,7 +22,16 @@ from hybridnets.errors import ExitCode, HnxError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LEAST_OPSET", "LEAST_SCALE", "activation_scale", "insert_qdq", "quantisable_plan", "quantise_weight"]
+__all__ = [
+    "LEAST_OPSET",
+    "LEAST_SCALE",
+    "activation_scale",
+    "channel_scales",
+    "insert_qdq",
+    "quantisable_plan",
+    "quantise_weight",
+    "smoothed_scales",
+]
 
 LEAST_OPSET = 13  # QuantizeLinear has per-channel scales from here on
 # FP16's smallest number above 0: a scale below it would become 0 in a graph of half precision
@@ -29,10 +39,12 @@ LEAST_SCALE = 2.0**-24
 
 
 class Scale(NamedTuple):
-    """Scale and zero point of one activation; the type of the zero point is that of the quantised tensor."""
+    """Scale and zero point of one activation, or of each of its channels; the type of the zero point is that of the
+    quantised tensor. `back` is the one scale that it is dequantised with where that is another."""
 
-    scale: np.float32
+    scale: NDArray[np.float32]
     zero: NDArray[Any]
+    back: NDArray[np.float32] | None = None
 
 
 def insert_qdq(
@@ -65,7 +77,7 @@ def insert_qdq(
     plan = quantisable_plan(model, where, exclude=exclude, keep=keep, plan=plan)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    writer = _Writer(copy, Graph(model), where)
+    graph = Graph(model)
     for tensor in plan.tensors:
         if tensor not in ranges:
             raise HnxError(
@@ -73,6 +85,7 @@ def insert_qdq(
                 why="the ranges belong to another graph",
                 fix="calibrate this network: hnx quantize --fresh",
             )
+    writer = _Writer(copy, graph, where, smoothing(graph, plan, ranges) if where.channelwise else {})
     for point in plan.points:
         writer.quantise_input(point.node, point.input, point.tensor, ranges[point.tensor])
     for tensor in plan.outputs:
@@ -119,10 +132,33 @@ def activation_scale(found: Range, where: Placement) -> Scale:
     if where.coding == "asymmetric":
         low, high = min(low, 0.0), max(high, 0.0)  # zero must be exact: paddings are zeros
         scale = max((high - low) / 255, LEAST_SCALE)
-        return Scale(np.float32(scale), np.array(int(np.clip(round(-low / scale), 0, 255)), np.uint8))
+        return Scale(np.array(scale, np.float32), np.array(int(np.clip(round(-low / scale), 0, 255)), np.uint8))
     if where.coding == "unsigned" and found.low >= 0:
-        return Scale(np.float32(max(high / 255, LEAST_SCALE)), np.array(0, np.uint8))
-    return Scale(np.float32(max(found.threshold / 127, LEAST_SCALE)), np.array(0, np.int8))
+        return Scale(np.array(max(high / 255, LEAST_SCALE), np.float32), np.array(0, np.uint8))
+    return Scale(np.array(max(found.threshold / 127, LEAST_SCALE), np.float32), np.array(0, np.int8))
+
+
+def channel_scales(found: Range, where: Placement) -> Scale:
+    """Scale and zero point of each channel, for a depthwise convolution.
+
+    Args:
+        found: with `reaches`.
+        where: of symmetric or unsigned coding.
+    """
+    zero = activation_scale(found, where).zero
+    scales = np.maximum(channel_reaches(found) / np.iinfo(zero.dtype).max, LEAST_SCALE)
+    return Scale(scales.astype(np.float32), np.zeros(len(scales), zero.dtype))
+
+
+def smoothed_scales(found: Range, where: Placement, factors: NDArray[np.float64]) -> Scale:
+    """Scales by which channels are rounded, and the one behind the convolution that takes `factors` into its weights.
+
+    Args: see `channel_scales`.
+    """
+    zero = activation_scale(found, where).zero
+    back = max(float((channel_reaches(found) / factors).max()) / np.iinfo(zero.dtype).max, LEAST_SCALE)
+    scales = np.maximum(back * factors, LEAST_SCALE)
+    return Scale(scales.astype(np.float32), np.zeros(len(scales), zero.dtype), np.array(back, np.float32))
 
 
 def quantise_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -140,26 +176,42 @@ def quantise_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.
 class _Writer:
     """Puts pairs into a copy of the model."""
 
-    def __init__(self, copy: onnx.ModelProto, graph: Graph, where: Placement) -> None:
-        self._copy, self._graph, self._where = copy, graph, where
+    def __init__(
+        self, copy: onnx.ModelProto, graph: Graph, where: Placement, factors: Mapping[str, NDArray[np.float64]]
+    ) -> None:
+        self._copy, self._graph, self._where, self._factors = copy, graph, where, factors
         self._nodes: list[onnx.NodeProto] = list(copy.graph.node)
         self._before: dict[int, list[onnx.NodeProto]] = {}  # node -> what is put in front of it
         self._after: dict[int, list[onnx.NodeProto]] = {}
-        self._pairs: dict[str, str] = {}  # tensor -> its dequantised form
-        self._weights: dict[tuple[str, int], str] = {}
+        self._pairs: dict[tuple[str, str], str] = {}  # tensor, kind of reader -> its dequantised form
+        self._weights: dict[tuple[str, int, str], str] = {}
         self._makers = {name: number for number, node in enumerate(self._nodes) for name in node.output}
         self._names = {tensor.name for tensor in copy.graph.initializer} | set(self._makers)
 
     def quantise_input(self, number: int, index: int, tensor: str, found: Range) -> None:
         """Let one input of a node read a tensor through its pair, which is made once."""
-        if tensor not in self._pairs:
-            pair, output = self._pair(tensor, tensor, activation_scale(found, self._where))
-            self._pairs[tensor] = output
+        kind, scale = self._scale(number, tensor, found)
+        key = tensor, kind
+        if key not in self._pairs:
+            pair, output = self._pair(tensor, f"{tensor}_{kind}" if kind else tensor, scale)
+            self._pairs[key] = output
             if tensor in self._makers:
                 self._after.setdefault(self._makers[tensor], []).extend(pair)
             else:
                 self._before.setdefault(0, []).extend(pair)
-        self._nodes[number].input[index] = self._pairs[tensor]
+        self._nodes[number].input[index] = self._pairs[key]
+
+    def _scale(self, number: int, tensor: str, found: Range) -> tuple[str, Scale]:
+        """Scales of what a node reads, and what kind of reader it is."""
+        node = self._graph.nodes[number]
+        if self._where.channelwise and found.reaches and self._graph.is_depthwise(node):
+            return "channels", channel_scales(found, self._where)
+        if self._is_smoothed(node, tensor):
+            return "smoothed", smoothed_scales(found, self._where, self._factors[tensor])
+        return "", activation_scale(found, self._where)
+
+    def _is_smoothed(self, node: onnx.NodeProto, tensor: str) -> bool:
+        return tensor in self._factors and node.op_type == "Conv" and int(attribute(node, "group", 1)) == 1
 
     def quantise_output(self, tensor: str, found: Range) -> None:
         """Let all readers of a tensor read it through its pair."""
@@ -176,14 +228,17 @@ class _Writer:
         if weight is None:
             raise HnxError(f"Node {node.name} has no constant weights", why="they are computed", fix="exclude it")
         axis = weight_axis(node, weight.ndim)
-        quantised, scales = quantise_weight(np.asarray(weight, np.float32), axis)
-        if (name, axis) not in self._weights:
-            self._weights[name, axis] = self._weight_pair(node, number, name, quantised, scales, axis)
-        node.input[1] = self._weights[name, axis]
         original = self._graph.nodes[number].input[0]
+        smoothed = self._is_smoothed(node, original)
+        factors = self._factors[original][:, None, None] if smoothed else np.ones(1)
+        quantised, scales = quantise_weight(np.asarray(weight * factors, np.float32), axis)
+        key = name, axis, original if smoothed else ""  # convolutions of several maps may share their weights
+        if key not in self._weights:
+            self._weights[key] = self._weight_pair(node, number, name, quantised, scales, axis)
+        node.input[1] = self._weights[key]
         if ranges is not None and node.op_type == "Conv" and ranges[original].means:
             shape = [-1, *[1] * (weight.ndim - 1)]
-            error = quantised * scales.reshape(shape) - weight
+            error = quantised * scales.reshape(shape) / factors - weight
             self._correct(node, error, np.array(ranges[original].means))
 
     def _weight_pair(
@@ -238,13 +293,21 @@ class _Writer:
         import onnx
 
         inputs = [
-            self._constant(np.array(found.scale), f"{label}_scale"),
+            self._constant(found.scale, f"{label}_scale"),
             self._constant(found.zero, f"{label}_zero_point"),
         ]
+        back = inputs
+        if found.back is not None:
+            zero = self._constant(np.zeros((), found.zero.dtype), f"{label}_back_zero_point")
+            back = [self._constant(found.back, f"{label}_back_scale"), zero]
+        axis = {"axis": 1} if found.scale.ndim else {}
+        axis_back = axis if found.back is None else {}
         quantised, output = self._unique(f"{label}_quantized"), self._unique(f"{label}_dequantized")
         return [
-            onnx.helper.make_node("QuantizeLinear", [tensor, *inputs], [quantised], f"{label}_QuantizeLinear"),
-            onnx.helper.make_node("DequantizeLinear", [quantised, *inputs], [output], f"{label}_DequantizeLinear"),
+            onnx.helper.make_node("QuantizeLinear", [tensor, *inputs], [quantised], f"{label}_QuantizeLinear", **axis),
+            onnx.helper.make_node(
+                "DequantizeLinear", [quantised, *back], [output], f"{label}_DequantizeLinear", **axis_back
+            ),
         ], output
 
     def _constant(self, value: NDArray[Any], name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -80,12 +80,14 @@ class Range:
         low, high: smallest and largest value seen.
         threshold: |x| above which values are clipped; at most the larger of |low| and |high|.
         means: mean of each channel (axis 1), empty where there are none: what bias correction needs.
+        reaches: largest |x| seen of each channel, for maps that convolutions read; empty for all else.
     """
 
     low: float
     high: float
     threshold: float
     means: tuple[float, ...] = ()
+    reaches: tuple[float, ...] = ()
 
     @property
     def reach(self) -> float:
@@ -153,8 +155,8 @@ def measure_ranges(
             histograms = _histograms(model, graph, group, frames, config.threads, on_frame, number * count)
             thresholds.update({name: _threshold(config, histogram) for name, histogram in histograms.items()})
     return {
-        name: Range(low, high, min(thresholds.get(name, math.inf), max(abs(low), abs(high))), means)
-        for name, (low, high, means) in extremes.items()
+        name: replace(found, threshold=min(thresholds.get(name, math.inf), found.reach))
+        for name, found in extremes.items()
     }
 
 
@@ -202,33 +204,15 @@ def _extremes(
     frames: Tensors,
     threads: int,
     on_frame: Callable[[int], None],
-) -> tuple[dict[str, tuple[float, float, tuple[float, ...]]], int]:
-    """(low, high, means of channels) of each tensor over all frames, and the number of frames."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    inner = [name for name in names if name not in graph.inputs]
-    maps = {name for name in inner if len(graph.shape(name) or ()) == 4}
-    asked: list[tuple[str, str]] = []
-    for number, name in enumerate(inner):
-        for kind in ("ReduceMin", "ReduceMax"):
-            asked.append((name, kind))
-            output = f"hnx_{kind}_{number}"
-            copy.graph.node.append(onnx.helper.make_node(kind, [name], [output], output, keepdims=0))
-            copy.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
-        if name in maps:
-            # GlobalAveragePool has no axes, whose place changed from attribute to input between opsets
-            asked.append((name, "means"))
-            output = f"hnx_means_{number}"
-            copy.graph.node.append(onnx.helper.make_node("GlobalAveragePool", [name], [output], output))
-            copy.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
+) -> tuple[dict[str, Range], int]:
+    """What was seen of each tensor over all frames, nothing clipped, and the number of frames."""
+    copy, asked = _with_reductions(model, graph, names)
     session = _session(copy, threads)
     feed = graph.inputs[0]
     low: dict[str, float] = {}
     high: dict[str, float] = {}
     sums: dict[str, NDArray[np.float64]] = {}
+    reaches: dict[str, NDArray[np.float64]] = {}
     count = 0
     for tensor in frames():
         found = [((feed, "ReduceMin"), tensor.min()), ((feed, "ReduceMax"), tensor.max())] if feed in names else []
@@ -237,6 +221,10 @@ def _extremes(
             if kind == "means":
                 channels = np.asarray(value, np.float64).mean(axis=(0, 2, 3))
                 sums[name] = sums[name] + channels if name in sums else channels
+                continue
+            if kind == "reaches":
+                channels = np.asarray(value, np.float64).max(axis=(0, 2, 3))
+                reaches[name] = np.maximum(reaches[name], channels) if name in reaches else channels
                 continue
             extreme = float(value)
             if not math.isfinite(extreme):
@@ -247,8 +235,54 @@ def _extremes(
                 high[name] = max(high.get(name, extreme), extreme)
         count += 1
         on_frame(count)
-    means = {name: tuple(float(v) for v in total / count) for name, total in sums.items()}
-    return {name: (low[name], high[name], means.get(name, ())) for name in low}, count
+    nothing: NDArray[np.float64] = np.zeros(0)
+    return {
+        name: Range(
+            low[name],
+            high[name],
+            max(abs(low[name]), abs(high[name])),
+            tuple((sums.get(name, nothing) / count).tolist()),
+            tuple(reaches.get(name, nothing).tolist()),
+        )
+        for name in low
+    }, count
+
+
+def _with_reductions(
+    model: onnx.ModelProto, graph: Graph, names: Sequence[str]
+) -> tuple[onnx.ModelProto, list[tuple[str, str]]]:
+    """A copy that gives a few numbers of each tensor and nothing else, and which output is what of which tensor."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    asked: list[tuple[str, str]] = []
+
+    def ask(name: str, kind: str, *steps: tuple[str, dict[str, int]]) -> None:
+        for step, (operator, attributes) in enumerate(steps):
+            output = f"hnx_{kind}_{len(asked)}" + ("" if step == len(steps) - 1 else f"_{operator}")
+            copy.graph.node.append(onnx.helper.make_node(operator, [name], [output], output, **attributes))
+            name = output
+        copy.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
+
+    inner = [name for name in names if name not in graph.inputs]
+    maps = {name for name in inner if len(graph.shape(name) or ()) == 4}
+    read = {node.input[0] for node in graph.nodes if node.op_type == "Conv"}
+    for name in inner:
+        # the global poolings have no axes, whose place changed from attribute to input between opsets
+        kinds: list[tuple[str, tuple[tuple[str, dict[str, int]], ...]]] = [
+            ("ReduceMin", (("ReduceMin", {"keepdims": 0}),)),
+            ("ReduceMax", (("ReduceMax", {"keepdims": 0}),)),
+        ]
+        if name in maps:
+            kinds.append(("means", (("GlobalAveragePool", {}),)))
+        if name in maps & read:
+            kinds.append(("reaches", (("Abs", {}), ("GlobalMaxPool", {}))))
+        for kind, steps in kinds:
+            ask(name, kind, *steps)
+            asked.append((name, kind))
+    return copy, asked
 
 
 def _not_finite(name: str, frame: int) -> HnxError:

@@ -132,11 +132,16 @@ def entry(word: str) -> RuntimeEntry:
     for row in REGISTRY:
         if lowered == row.name or lowered in row.aliases:
             return row
+    name, colon, precision = lowered.partition(":")
+    if colon and name in names():
+        raise HnxError(
+            f"{word!r} is more than a runtime",
+            why=f"{precision!r} is a precision",
+            fix=f"name {name} alone; where one can be chosen it is an option of its own: --precision {precision}",
+            code=ExitCode.USAGE,
+        )
     raise HnxError(
-        f"Unknown runtime {word!r}",
-        why=did_you_mean(lowered, names()),
-        fix="choose one of these, or all",
-        code=ExitCode.USAGE,
+        f"Unknown runtime {word!r}", why=did_you_mean(lowered, names()), fix="choose one of these", code=ExitCode.USAGE
     )
 
 

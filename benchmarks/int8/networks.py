@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hybridnets.bundle import Bundle, Variant
 from hybridnets.errors import ExitCode, HnxError
-from runtimes.base import Runtime, RuntimeOptions
+from runtimes.base import Execution, Runtime, RuntimeOptions
+from runtimes.onnxruntime import OnnxRuntime
 from runtimes.opening import open_runtime
 from runtimes.openvino import OpenVinoRuntime
 from runtimes.simulated import SimulatedRuntime
@@ -47,12 +48,21 @@ class _AsWritten(OpenVinoRuntime):
         return "fp32"
 
 
+class _AnyKernels(OnnxRuntime):
+    """What a file says, whether in integer kernels or not: it makes none of OpenVINO's pairs, which have a scale for
+    each channel before a convolution and one behind it. `details` counts what ran."""
+
+    def _open(self) -> Execution:
+        return replace(super()._open(), precision=self.options.precision)
+
+
 def open_network(network: Network, threads: int, *, as_written: bool = False) -> Runtime:
     """The row's runtime, open.
 
     Args:
         as_written: OpenVINO computes what an INT8 file leaves in float in FP32. Otherwise it takes BF16 where the CPU
-            has it, which alone moved mAP50 by a tenth of a point, and is no property of the file.
+            has it, which alone moved mAP50 by a tenth of a point, and is no property of the file. ONNX Runtime may
+            compute all of it in float.
 
     Raises:
         HnxError: it cannot run here.
@@ -60,6 +70,8 @@ def open_network(network: Network, threads: int, *, as_written: bool = False) ->
     options = RuntimeOptions(network.precision, threads)
     if as_written and network.runtime == OpenVinoRuntime.name:
         return _AsWritten(network.bundle, options).open()
+    if as_written and network.runtime == OnnxRuntime.name:
+        return _AnyKernels(network.bundle, options).open()
     if network.runtime == SIMULATED:
         return SimulatedRuntime(network.bundle, options).open()
     return open_runtime(network.runtime, network.bundle, options)

@@ -47,13 +47,13 @@ def test_damaged_files_are_refused(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [{"low": 1, "high": 0}, {"threshold": -1}, {"low": "x"}, {"means": 3}, {"high": 1e999}]
+    "entry", [{"low": 1, "high": 0}, {"threshold": -1}, {"low": "x"}, {"means": 3}, {"high": 1e999}, {"reaches": [-1]}]
 )
 def test_impossible_ranges_are_refused(tmp_path: Path, entry: dict[str, object]) -> None:
     path = tmp_path / "c.json"
     write_ranges(path, KEY, {})
     value = json.loads(path.read_text())
-    value["ranges"] = {"t": {"low": -1.0, "high": 1.0, "threshold": 1.0, "means": [], **entry}}
+    value["ranges"] = {"t": {"low": -1.0, "high": 1.0, "threshold": 1.0, "means": [], "reaches": [], **entry}}
     path.write_text(json.dumps(value))
     with pytest.raises(HnxError, match="Cannot use calibration cache"):
         read_ranges(path, KEY)

@@ -23,6 +23,11 @@ def test_extremes_and_means_are_those_of_all_frames() -> None:
         assert found[name].threshold == found[name].reach
         if found[name].means and name != "input":
             np.testing.assert_allclose(found[name].means, values.mean(axis=(0, 2, 3)), rtol=1e-3, atol=1e-5)
+        if found[name].reaches:
+            np.testing.assert_allclose(found[name].reaches, np.abs(values).max(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)
+    read = {node.input[0] for node in model.graph.node if node.op_type == "Conv"} - {"input"}
+    assert len(read) > 5
+    assert {name for name in found if found[name].reaches} == read
     assert set(observed_tensors(model)) <= set(found)
 
 

@@ -30,6 +30,14 @@ def test_unknown_names_are_usage_errors_with_a_suggestion(text: str, hint: str) 
     assert hint in caught.value.why
 
 
+def test_a_precision_where_a_runtime_is_named() -> None:
+    with pytest.raises(HnxError, match="more than a runtime") as caught:
+        entry("OpenVINO:fp32")
+    assert "--precision fp32" in caught.value.fix
+    with pytest.raises(HnxError, match="Unknown"):
+        entry("opnvino:fp32")
+
+
 def test_precision_aliases() -> None:
     assert [parse_precision(word) for word in ("FP32", "f16", "half", "bfloat16", "i8")] == [
         "fp32", "fp16", "fp16", "bf16", "int8",
