@@ -43,6 +43,12 @@ class History:
         """From a checkpoint; keys of another release are left out."""
         return cls(**{name: found[name] for name in cls.__dataclass_fields__ if name in found})
 
+    @property
+    def usable_best(self) -> dict[str, Any] | None:
+        """The best network; None without one whose fitness is a number."""
+        # an earlier release kept networks of no fitness, too, where there was no other
+        return self.best[0] if self.best and math.isfinite(self.best[0]["fitness"]) else None
+
 
 @dataclass
 class RunState:

@@ -209,7 +209,7 @@ class Loop:
         history.validated_epoch = epoch
         if improves(history, fitness, config.es_min_delta):
             history.es_best, history.improved_epoch = fitness, epoch
-        best = not history.best or fitness > history.best[0]["fitness"]
+        best = math.isfinite(fitness) and (not history.best or fitness > history.best[0]["fitness"])
         dropped = self._keep_best(fitness, epoch)
         history.last_metrics = {
             "losses": dict(validation.losses),
@@ -226,12 +226,16 @@ class Loop:
             resume.remove_files(config.folder, dropped)
 
     def _fitness(self, validation: Validation) -> float:
-        """Fitness of a validation; one that is not a number is worse than every other."""
+        """Fitness of a validation; a network whose loss is not a number is worse than every other.
+
+        Its scores say nothing of that: a destroyed network finds no box, and has a fitness of 0 like one that has just
+        begun.
+        """
         config = self.config
         fitness = fitness_of(
             validation, config.fitness, detection=not config.freeze_det, segmentation=not config.freeze_seg
         )
-        if not math.isnan(fitness):
+        if math.isfinite(fitness) and math.isfinite(validation.losses["loss"]):
             return fitness
         self.journal.note("the validation's loss is not a number: this network is taken for the worst")
         return -math.inf
@@ -244,6 +248,8 @@ class Loop:
     def _keep_best(self, fitness: float, epoch: int) -> set[str]:
         """Write the network if it is among the best; files that are among them no more."""
         config, history = self.config, self.state.history
+        if not math.isfinite(fitness):
+            return set()
         name = resume.best_name(config.compound_coef, epoch, self.state.step)
         new = {"file": name, "fitness": fitness, "epoch": epoch, "step": self.state.step}
         kept, dropped = ranked(history.best, new, config.keep_best)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hybridnets.training.history import RunState
     from hybridnets.training.validation import Validation
 
-__all__ = ["TrainResult", "result_of", "write_outcome"]
+__all__ = ["TrainResult", "check_usable", "result_of", "write_outcome"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def result_of(
 ) -> TrainResult:
     """The result of a run that has ended."""
     folder, history = config.folder, state.history
-    best = history.best[0] if history.best else None
+    best = history.usable_best
     return TrainResult(
         config,
         state.step,
@@ -73,6 +73,23 @@ def result_of(
         last_loss,
         None if best is None else int(best["step"]),
         not config.cal_map,
+    )
+
+
+def check_usable(config: TrainConfig, state: RunState) -> None:
+    """Refuse to call a run done that was validated and has led to nothing.
+
+    Raises:
+        HnxError: no validation of it had a number for its loss.
+    """
+    history = state.history
+    if history.validated_epoch < 0 or history.usable_best is not None:
+        return
+    raise HnxError(
+        f"The run of {config.folder} has led to no usable network",
+        why="no validation had a number for its loss, so no network was kept; "
+        f"{history.skipped} of {state.step} steps were left out",
+        fix="start anew (--overwrite) with a lower --lr, and without --amp; `hnx data check` looks at the data",
     )
 
 

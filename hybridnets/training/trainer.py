@@ -20,7 +20,7 @@ from hybridnets.training.label_check import check_labels, check_masks
 from hybridnets.training.loop import Loop
 from hybridnets.training.main_process import on_main
 from hybridnets.training.memory import keep_freed_memory
-from hybridnets.training.outcome import TrainResult, result_of, write_outcome
+from hybridnets.training.outcome import TrainResult, check_usable, result_of, write_outcome
 from hybridnets.training.parts import build_parts
 from hybridnets.training.resumed import options_of_run
 from hybridnets.training.stopping import listening
@@ -48,7 +48,8 @@ def train(
             `last.pth`, one that starts from weights some of them from there. None: all were chosen.
 
     Raises:
-        HnxError: bad data, folder or checkpoint, a full disk, or numbers that are not finite with `on_nan` stop.
+        HnxError: bad data, folder or checkpoint, a full disk, numbers that are not finite with `on_nan` stop, or a run
+            whose every validation loss was not a number.
         KeyboardInterrupt: Ctrl-C or SIGTERM; `last.pth` holds everything up to the last step.
     """
     heard: Listener = listener or Silent()
@@ -101,6 +102,7 @@ def train(
         if world.is_main:
             seconds = checkpoints.seconds
             write_outcome(config, world, state, seconds=seconds, last_loss=loop.last_loss, note=note)
+        check_usable(config, state)
         return result_of(config, state, loop.last_validation, loop.last_loss)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import math
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from hybridnets.dataset import open_split
-from hybridnets.errors import HnxError, from_os_error
+from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.training import journal, loop, resume
 from hybridnets.training.events import Silent, ValidationEvent
 from hybridnets.training.history import History
@@ -25,6 +26,7 @@ from hybridnets.training.log import CsvLog, TensorBoard
 from hybridnets.training.ranking import improves, ranked
 from hybridnets.training.step import TrainStep
 from hybridnets.training.trainer import train
+from hybridnets.training.validation import Scores, Validation, Validator
 from tests.hybridnets.training.tiny import config, make_data, project
 
 
@@ -50,6 +52,16 @@ class Notes(Silent):
 
     def note(self, text: str) -> None:
         self.texts.append(text)
+
+
+class Best(Silent):
+    """Remembers which validations were called the best so far."""
+
+    def __init__(self) -> None:
+        self.best: list[bool] = []
+
+    def validated(self, event: ValidationEvent) -> None:
+        self.best.append(event.best)
 
 
 @pytest.mark.parametrize(
@@ -217,3 +229,52 @@ def test_classes_that_no_label_has_are_refused_before_training(data: Path, tmp_p
 def test_one_pixel_is_too_little_for_a_batch_norm(data: Path, tmp_path: Path) -> None:
     with pytest.raises(HnxError, match="A batch of one image of 128x128"):
         train(config(data, tmp_path / "run", batch_size=1))
+
+
+class Blind:
+    """A scorer that sees nothing, as of a network that finds no box."""
+
+    frame_target = False
+
+    def score(self, sample: Any, outputs: Any) -> str:
+        return str(sample.name)
+
+    def summarise(self, records: Any) -> Scores:
+        return Scores(0.0, {"road": 0.0, "lane": 0.0}, {})
+
+
+def lost_on(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Validations have these losses, whatever the network does."""
+    measured = Validator.run
+
+    def run(self: Validator, *arguments: Any) -> Validation:
+        return dataclasses.replace(measured(self, *arguments), losses={"loss": losses.pop(0)})
+
+    monkeypatch.setattr(Validator, "run", run)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_destroyed_network_is_never_the_best(
+    loss: float, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost_on(monkeypatch, [loss, 3.0, loss])
+    heard = Best()
+    result = train(config(data, tmp_path, epochs=3), make_scorer=lambda _: Blind(), listener=heard)
+    assert heard.best == [False, True, False]
+    assert result.best == tmp_path / "hybridnets-d0_1_2_best.pth"
+    assert [path.name for path in tmp_path.glob("*_best.pth")] == ["hybridnets-d0_1_2_best.pth"]
+
+
+def test_a_run_that_led_to_no_network_fails(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost_on(monkeypatch, [math.nan, math.nan])
+    for resumed in (False, True):
+        with pytest.raises(HnxError, match="has led to no usable network") as caught:
+            train(config(data, tmp_path, resume=resumed), make_scorer=lambda _: Blind())
+        assert caught.value.code == ExitCode.FAILED
+    assert not list(tmp_path.glob("*best*"))
+    assert json.loads((tmp_path / "report.json").read_text())["best"] == []
+
+
+def test_a_network_without_fitness_of_an_earlier_release_is_none() -> None:
+    assert History(best=[{"file": "a", "fitness": -math.inf}]).usable_best is None
+    assert History(best=[{"file": "a", "fitness": 0.0}]).usable_best == {"file": "a", "fitness": 0.0}
