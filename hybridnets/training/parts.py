@@ -93,8 +93,7 @@ class Parts:
         """
         try:
             self.network.load_state_dict(content["train_model"])
-            _check_optimizer(self.optimizer, content["optimizer"])
-            self.optimizer.load_state_dict(content["optimizer"])
+            self.optimizer.load_state_dict(_with_own_options(self.optimizer, content["optimizer"]))
             self.schedule.load_state_dict(content["schedule"])
             if self.average is not None:
                 self.average.load_state_dict({"updates": content["ema_updates"], "model": content["model"]})
@@ -123,12 +122,22 @@ class Parts:
         save_safetensors(path, network, metadata)
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Refuse the state of another kind, which torch takes over and fails on in the next step."""
+def _with_own_options(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored state with the weight decay, the kernels and all other options of this optimizer.
+
+    torch takes those of the state over: what somebody chose anew would have no effect, and kernels of one device would
+    run on another.
+
+    Raises:
+        ValueError: it is of another kind, which torch takes over and fails on in the next step.
+    """
+    groups = []
     for own, stored in zip(optimizer.param_groups, state["param_groups"], strict=True):
         missing = sorted({"betas", "momentum"}.intersection(own).difference(stored))
         if missing:
             raise ValueError(f"its optimizer is another one than {type(optimizer).__name__}: it has no {missing[0]}")
+        groups.append({**stored, **own, "params": stored["params"]})
+    return {**state, "param_groups": groups}
 
 
 def warmup_steps(config: TrainConfig, steps: int, steps_per_epoch: int) -> int:

@@ -18,7 +18,7 @@ __all__ = ["options_of_run"]
 
 # of this call or this machine, not of the run
 _OWN = frozenset({"project", "folder", "weights", "encoder", "resume", "overwrite", "device", "workers", "distill"})
-# nothing but the first step of a run looks at them
+# nothing but a new run looks at them
 _SETTLED = frozenset({"autoanchor", "upstream_init"})
 # another network or optimizer has no use for the state, and another measure cannot tell which network is the best
 _FIXED = (

@@ -89,6 +89,8 @@ class Schedule:
         return {"reduction": self._reduction, "best": self._best, "bad": self._bad}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from a state."""
+        """Go on from a state, which only `plateau` has a use for: the others follow from the step alone."""
+        if self.kind != "plateau":
+            return
         self._reduction, self._best = float(state["reduction"]), float(state["best"])
         self._bad = int(state["bad"])
