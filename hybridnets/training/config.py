@@ -179,6 +179,13 @@ class TrainConfig:
             )
         if self.resume and self.weights is not None:
             raise HnxError("Weights to start from and a run to resume", fix="give one of them", code=ExitCode.USAGE)
+        if self.resume and self.overwrite:
+            raise HnxError(
+                "A run to go on with and to overwrite",
+                why="--overwrite removes the run of the folder, and nothing would be left to go on with",
+                fix=f"leave one of `{self.resume_option}` and --overwrite out",
+                code=ExitCode.USAGE,
+            )
         if self.weights is not None and self.encoder is not None:
             raise HnxError(
                 "Weights of a whole network and of an encoder",

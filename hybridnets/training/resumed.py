@@ -20,6 +20,7 @@ __all__ = ["options_of_run"]
 _OWN = frozenset({"project", "folder", "weights", "encoder", "resume", "overwrite", "device", "workers", "distill"})
 # nothing but a new run looks at them
 _SETTLED = frozenset({"autoanchor", "upstream_init"})
+_SETTLED_STUDENT = _SETTLED | {"precise_bn"}
 # another network or optimizer has no use for the state, and another measure cannot tell which network is the best
 _FIXED = (
     *("compound_coef", "backbone", "activation", "size", "optim"),
@@ -45,30 +46,35 @@ def options_of_run(
 
     Raises:
         HnxError: the checkpoint is damaged, or what was chosen makes another network, optimizer or measure of the best
-            network (exit code 2).
+            network, or the classes are others (exit code 2).
     """
     path = config.folder / resume.LAST
     try:
         had = _stored(content)
         project = _normalisation(config.project, content)
+        renamed = _other_classes(project, content)
     except (AttributeError, KeyError, TypeError, ValueError, HnxError) as error:
         raise resume.damaged(path, error) from error
     now = {name: getattr(config, name) for name in had} | ({"size": config.input_size} if "size" in had else {})
-    chosen = set(had).difference(_SETTLED) if given is None else set(had).intersection(given) - _SETTLED
+    settled = _SETTLED if config.distill is None else _SETTLED_STUDENT
+    chosen = (set(had) if given is None else set(had).intersection(given)) - settled
     differing = [name for name in had if name in chosen and now[name] != had[name]]
     wrong = [(_option(name), _text(now[name]), _text(had[name])) for name in _FIXED if name in differing]
     mode = content.get("seg_mode", config.project.seg_mode)
     if mode != config.project.seg_mode:
         wrong.append(("segmentation mode", config.project.seg_mode, str(mode)))
+    wrong += renamed
     if wrong:
         raise HnxError(
             f"The run of {config.folder} cannot go on with " + ", ".join(f"{name} {new}" for name, new, _ in wrong),
             why="it began with " + ", ".join(f"{name} {old}" for name, _, old in wrong),
-            fix="leave the options out that a run has already, or start another one in another folder: -o",
+            fix="leave the options out that a run has already, name its project file (-p), or start another one in "
+            "another folder: -o",
             code=ExitCode.USAGE,
         )
     for name in differing:
         note(_going_on(name, now[name], had[name]))
+    _tell_settled(config, content, given, settled, note)
     try:
         left = {name: value for name, value in had.items() if name not in chosen}
         if config.distill is not None:
@@ -76,6 +82,38 @@ def options_of_run(
         return dataclasses.replace(config, project=project, **left)
     except (KeyError, TypeError, ValueError) as error:
         raise resume.damaged(path, error) from error
+
+
+def _other_classes(project: Project, content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What is called otherwise than in the run: an output stands for a name by its place in the list."""
+    found = content.get("config", {}).get("project", {})
+    lists = (("obj_list", "classes", project.classes), ("seg_list", "seg_list", project.seg_list))
+    return [
+        (option, _names(own), _names(found[key]))
+        for option, key, own in lists
+        if key in found and [*found[key]] != [*own]
+    ]
+
+
+def _names(names: Any) -> str:
+    return "[" + ", ".join(map(str, names)) + "]"
+
+
+def _tell_settled(
+    config: TrainConfig,
+    content: Mapping[str, Any],
+    given: Collection[str] | None,
+    settled: Collection[str],
+    note: Callable[[str], None],
+) -> None:
+    """Name the options that somebody chose and that a run looks at before its first step only."""
+    stored = content.get("config", {})
+    for name, value in ((name, getattr(config, name)) for name in sorted({*settled, "encoder"})):
+        # without a choice a value stands for itself, and its absence for nothing
+        chosen = name in given if given is not None else bool(value)
+        had = stored.get(name)
+        if chosen and value != had and str(value) != str(had):
+            note(f"{_option(name)} {_text(value)} has no effect: only a new run looks at it")
 
 
 def _frames_of_run(

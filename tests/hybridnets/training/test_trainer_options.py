@@ -13,10 +13,11 @@ import torch
 
 from hybridnets.carried import carried_size
 from hybridnets.checkpoint import load_checkpoint, save_safetensors
-from hybridnets.errors import HnxError
+from hybridnets.errors import ExitCode, HnxError
 from hybridnets.project import Project
 from hybridnets.training import resume
 from hybridnets.training.config import TrainConfig
+from hybridnets.training.distill.config import DistillConfig
 from hybridnets.training.inherited import options_of_weights
 from hybridnets.training.loop import Loop
 from hybridnets.training.optimizer import make_optimizer
@@ -82,6 +83,15 @@ def test_what_somebody_chose_holds_and_is_told(tmp_path: Path) -> None:
         ({"cal_map": True}, ("--cal-map True", "--cal-map False")),
         ({"fitness": "det"}, ("--fitness det", "--fitness all")),
         ({"project": dataclasses.replace(project(), seg_multilabel=True)}, ("mode multilabel", "mode multiclass")),
+        ({"project": dataclasses.replace(project(), classes=("bus",))}, ("obj_list [bus]", "obj_list [car]")),
+        (
+            {"project": dataclasses.replace(project(), classes=("car", "bus"))},
+            ("obj_list [car, bus]", "obj_list [car]"),
+        ),
+        (
+            {"project": dataclasses.replace(project(), seg_list=("lane", "road"))},
+            ("seg_list [lane, road]", "seg_list [road, lane]"),
+        ),
     ],
 )
 def test_another_network_optimizer_or_measure_is_refused(
@@ -93,6 +103,55 @@ def test_another_network_optimizer_or_measure_is_refused(
         options_of_run(asked, stored(run), frozenset(changes), print)
     assert names[0] in caught.value.what
     assert names[1] in caught.value.why
+    assert caught.value.code == ExitCode.USAGE
+
+
+def test_a_run_that_does_not_say_its_classes_goes_on(tmp_path: Path) -> None:
+    run = config(tmp_path / "data", tmp_path)
+    content = json.loads(json.dumps(dict(stored(run))))
+    for name in ("classes", "seg_list"):
+        del content["config"]["project"][name]
+    other = dataclasses.replace(run, project=dataclasses.replace(project(), classes=("bus",)), resume=True)
+    assert options_of_run(other, content, frozenset(), print).project.classes == ("bus",)
+    with pytest.raises(HnxError, match="it is damaged"):
+        content["config"]["project"]["classes"] = 3
+        options_of_run(other, content, frozenset(), print)
+
+
+def test_what_only_a_new_run_looks_at_is_told(tmp_path: Path) -> None:
+    run = config(tmp_path / "data", tmp_path, autoanchor=True)
+    fresh: dict[str, Any] = {"autoanchor": True, "upstream_init": True, "encoder": Path("nofile.pth"), "precise_bn": 8}
+    asked = dataclasses.replace(bare(run), **fresh)
+    notes: list[str] = []
+    found = options_of_run(asked, stored(run), frozenset(fresh), notes.append)
+    no_effect = "has no effect: only a new run looks at it"
+    assert notes == [
+        "going on with --precise-bn 8; until now it was 256",
+        f"--encoder nofile.pth {no_effect}",
+        f"--upstream-init True {no_effect}",
+    ]
+    assert found.upstream_init is False
+    # a student's statistics are set before its first step
+    student = DistillConfig(tmp_path / "teacher.pth", ("frames",))
+    notes.clear()
+    found = options_of_run(
+        dataclasses.replace(asked, distill=student),
+        stored(dataclasses.replace(run, distill=student)),
+        {"precise_bn"},
+        notes.append,
+    )
+    assert notes == [f"--precise-bn 8 {no_effect}"]
+    assert found.precise_bn == 256
+    # nobody chose anything: what the run had is no news
+    notes.clear()
+    options_of_run(dataclasses.replace(run, resume=True), stored(run), None, notes.append)
+    assert notes == []
+
+
+def test_a_run_is_not_gone_on_with_and_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(HnxError, match="leave one of `-w last` and --overwrite out") as caught:
+        config(tmp_path / "data", tmp_path, resume=True, overwrite=True)
+    assert caught.value.code == ExitCode.USAGE
 
 
 def test_a_project_of_another_size_does_not_change_the_run(tmp_path: Path) -> None:
