@@ -129,15 +129,16 @@ def _device(name: str | None, local_rank: int, *, several: bool) -> torch.device
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = torch.device(name)
+        if place.type == "cuda" and (several or place.index is None):
+            place = torch.device("cuda", local_rank if several else 0)
+        # first of all: it fails with a reason where torch was built without the device, and set_device with none
+        torch.zeros(1, device=place).item()  # which meta has none of
         if place.type == "cuda":
-            if several or place.index is None:
-                place = torch.device("cuda", local_rank if several else 0)
             torch.cuda.set_device(place)
-        torch.zeros(1, device=place)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except (RuntimeError, AssertionError, ValueError, ImportError) as error:
         raise HnxError(
             f"Cannot compute on {name}",
-            why=(str(error).splitlines() or [type(error).__name__])[0],
+            why=(str(error).splitlines() or [type(error).__name__])[0][:200],
             fix="leave --device out, or name cpu; under torchrun start as many processes as there are GPUs",
             code=ExitCode.NOTHING_RAN,
         ) from error

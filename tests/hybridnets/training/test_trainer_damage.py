@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.training.distributed import joined, own_device
@@ -36,3 +37,12 @@ def test_a_device_of_ones_own() -> None:
     assert own_device("cpu").type == "cpu"
     with pytest.raises(HnxError, match="Cannot compute on nonsense"):
         own_device("nonsense")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1", "hpu", "meta"])
+def test_a_device_that_torch_was_built_without(name: str) -> None:
+    with pytest.raises(HnxError, match=f"Cannot compute on {name}") as caught:
+        own_device(name)
+    assert caught.value.code == ExitCode.NOTHING_RAN
+    assert caught.value.why
