@@ -89,14 +89,16 @@ def decode(
     """
     ya1, xa1, ya2, xa2 = anchors.T
     ha, wa = ya2 - ya1, xa2 - xa1
-    h, w = np.exp(regression[:, 2]) * ha, np.exp(regression[:, 3]) * wa
-    cy = regression[:, 0] * ha + (ya1 + ya2) / 2
-    cx = regression[:, 1] * wa + (xa1 + xa2) / 2
     boxes = np.empty((len(regression), 4), np.float32)
-    np.maximum(cx - w / 2, 0, out=boxes[:, 0])
-    np.maximum(cy - h / 2, 0, out=boxes[:, 1])
-    np.minimum(cx + w / 2, width - 1, out=boxes[:, 2])
-    np.minimum(cy + h / 2, height - 1, out=boxes[:, 3])
+    # a network that has hardly learnt gives sides beyond any number, which the border cuts off
+    with np.errstate(over="ignore", invalid="ignore"):
+        h, w = np.exp(regression[:, 2]) * ha, np.exp(regression[:, 3]) * wa
+        cy = regression[:, 0] * ha + (ya1 + ya2) / 2
+        cx = regression[:, 1] * wa + (xa1 + xa2) / 2
+        np.maximum(cx - w / 2, 0, out=boxes[:, 0])
+        np.maximum(cy - h / 2, 0, out=boxes[:, 1])
+        np.minimum(cx + w / 2, width - 1, out=boxes[:, 2])
+        np.minimum(cy + h / 2, height - 1, out=boxes[:, 3])
     return boxes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from hybridnets.anchors import make_anchors
 from hybridnets.errors import HnxError
-from hybridnets.postprocess import Postprocessor, class_map, nms
+from hybridnets.postprocess import Postprocessor, class_map, decode, nms
 from hybridnets.preprocess import Letterbox
 from tests import parity
 
@@ -138,3 +139,12 @@ def test_nan_scores_are_no_boxes() -> None:
 def test_thresholds_are_checked(name: str, value: float) -> None:
     with pytest.raises(HnxError, match="threshold"):
         Postprocessor(None, (128, 128), **{name: value})
+
+
+def test_sides_beyond_any_number_end_at_the_border_without_a_warning() -> None:
+    anchors = np.array([[0, 0, 32, 32], [32, 32, 64, 64]], np.float32)
+    regression = np.array([[0, 0, 200, 200], [0, 0, 0, 0]], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = decode(regression, anchors, 128, 96)
+    np.testing.assert_array_equal(found, [[0, 0, 127, 95], [32, 32, 64, 64]])
