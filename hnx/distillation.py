@@ -66,7 +66,6 @@ def stages(config: TrainConfig, result: TrainResult) -> list[Stage]:
         values |= {f"{key} IoU": value for key, value in parts.items()}
         found.append(Stage(name, {key: _number(values.get(key)) for key in _names(config)}, _number(_loss(content))))
     table = read_table(config.folder / "validation.csv")
-    kept = -1 if result.best_step is None else result.best_step
     last: Stage | None = None
     for row, step in enumerate(table.get("step", ())):
         columns = {"mAP50": "mAP50", "mAP50-95": "mAP50-95"} | {
@@ -75,7 +74,8 @@ def stages(config: TrainConfig, result: TrainResult) -> list[Stage]:
         figures = {key: _number(table[column][row]) if column in table else None for key, column in columns.items()}
         stage = Stage(f"after step {step:.0f}", figures, _number(table["loss"][row]))
         found.append(stage)
-        if step == kept:
+        # not by the step, which two rows may share where an epoch had another number of steps before
+        if result.best_epoch is not None and table["epoch"][row] == result.best_epoch:
             last = Stage(f"kept, of step {step:.0f}", figures, stage.loss)
     return [*found, *([last] if last is not None else [])]
 

@@ -49,6 +49,7 @@ class Checkpoints:
             step, before = int(content["step"]), int(content["steps_per_epoch"])
             self._started = time.monotonic() - float(state.history.seconds)
             epoch, place = divmod(step, before)
+            state.logged = (step - 1) // before, step
         except (TypeError, ValueError, ArithmeticError) as error:
             raise resume.damaged(self._config.folder / resume.LAST, error) from error
         if before != state.steps_per_epoch:

@@ -57,12 +57,15 @@ class RunState:
     Attributes:
         steps_per_epoch, steps: of an epoch and of the whole run.
         step: optimizer steps done, in earlier processes too.
+        logged: (epoch, step) up to which the checkpoint that a process went on from knows the tables, the step as it
+            was counted then: an epoch of it may have had another number of steps.
     """
 
     steps_per_epoch: int
     steps: int
     step: int = 0
     history: History = field(default_factory=History)
+    logged: tuple[int, int] = (-1, 0)
 
     @property
     def ends_epoch(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from hybridnets.errors import HnxError, from_os_error
@@ -28,7 +29,7 @@ class Journal:
 
     Args:
         scored: validations have scores beside their losses.
-        resumed: keep the rows of earlier processes up to the state's step.
+        resumed: keep the rows of earlier processes that the state knows of.
 
     Raises:
         HnxError: a table cannot be written.
@@ -44,19 +45,28 @@ class Journal:
         self._board = TensorBoard(None)
         if not world.is_main:
             return
-        folder, after = config.folder, state.step if resumed else None
+        folder = config.folder
         scores = ["fitness", "mAP50", "mAP50-95", "mIoU", *(f"IoU {name}" for name in config.project.seg_list)]
         terms = _TERMS if config.distill is None else _DISTILL_TERMS
-        self._train = CsvLog(folder / "log.csv", ("step", "epoch", "lr", *terms, *_STATE), after)
+        self._train = CsvLog(
+            folder / "log.csv", ("step", "epoch", "lr", *terms, *_STATE), state.logged if resumed else None
+        )
         columns = ["step", "epoch", "loss", "cls", "reg", "seg", *(scores if scored else ()), "seconds"]
         # cut off behind a validation's row and before the checkpoint that knows of it: it is measured again
-        again = state.ends_epoch and state.history.validated_epoch < state.last_epoch
-        measured = after if after is None or not again else after - 1
+        measured = (state.history.validated_epoch, sys.maxsize) if resumed else None
         self._val = CsvLog(folder / "validation.csv", columns, measured)
         try:
-            self._board = open_tensorboard(folder / "tensorboard", state.step + 1)
+            self._board = open_tensorboard(folder / "tensorboard", self._purge_step(state.logged[1]))
         except HnxError as error:
             self.note(f"{error.what}: {error.why}. {error.fix}")
+
+    def _purge_step(self, logged: int) -> int | None:
+        """From which step on TensorBoard hides what a process wrote that ended behind its last checkpoint.
+
+        None where steps of earlier epochs have larger numbers, as epochs had more of them: they would be hidden.
+        """
+        assert self._train is not None
+        return logged + 1 if all(int(row["step"]) <= logged for row in self._train.rows) else None
 
     def note(self, text: str) -> None:
         """Something the user should know."""

@@ -28,16 +28,19 @@ class CsvLog:
 
     Args:
         path: the file.
-        columns: names; the first one is the step.
-        after: rows of an earlier part of the run beyond this step are dropped; None starts a new table.
+        columns: names, `step` and `epoch` among them.
+        after: (epoch, step) of an earlier part of the run, behind which its last rows are dropped; None starts a new
+            table.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], after: int | None) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], after: tuple[int, int] | None) -> None:
         self.path, self.columns = path, tuple(columns)
         self.rows: list[dict[str, str]] = []
         if after is not None and path.is_file():
-            self.rows = [row for row in _read(path) if row.get(self.columns[0], "").isdigit()]
-            self.rows = [row for row in self.rows if int(row[self.columns[0]]) <= after]
+            self.rows = [row for row in _read(path) if all(row.get(name, "").isdigit() for name in ("step", "epoch"))]
+            # from the end: where an epoch had another number of steps before, steps of earlier rows may be larger
+            while self.rows and (int(self.rows[-1]["epoch"]), int(self.rows[-1]["step"])) > after:
+                self.rows.pop()
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore")
         writer.writeheader()
@@ -101,11 +104,11 @@ class TensorBoard:
             self._writer.close()
 
 
-def open_tensorboard(folder: Path, purge_step: int) -> TensorBoard:
+def open_tensorboard(folder: Path, purge_step: int | None) -> TensorBoard:
     """A writer below `folder`.
 
     Args:
-        purge_step: TensorBoard hides what an earlier part of the run wrote from this step on.
+        purge_step: TensorBoard hides what an earlier part of the run wrote from this step on; None hides nothing.
 
     Raises:
         HnxError: the package is missing, or the folder cannot be written.

@@ -31,7 +31,7 @@ class TrainResult:
         steps: optimizer steps of the whole run, of earlier processes too.
         best: file of the best network; None without a validation.
         fitness: of it.
-        best_step: at which it was measured.
+        best_step, best_epoch: at which it was measured.
         by_loss: the fitness is minus the validation loss.
         validation: the last one.
         stopped_early: ended by `es_patience`.
@@ -49,6 +49,7 @@ class TrainResult:
     last_loss: float | None
     best_step: int | None = None
     by_loss: bool = False
+    best_epoch: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -73,6 +74,7 @@ def result_of(
         last_loss,
         None if best is None else int(best["step"]),
         not config.cal_map,
+        None if best is None else int(best["epoch"]),
     )
 
 

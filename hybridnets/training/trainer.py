@@ -96,6 +96,9 @@ def train(
             adapt(config, world, parts, heard)
         journal = Journal(config, world, heard, state, scored=scorer is not None, resumed=content is not None)
         stack.callback(journal.close)
+        if state.logged[1] != state.step:
+            # steps are counted anew: what is written from here on must not be held against those of before
+            checkpoints.save()
         journal.started()
         loop = Loop(config, world, parts, state, checkpoints, journal, request)
         loop.run()

@@ -221,3 +221,12 @@ def test_broken_frames_are_named(place: Path, tmp_path: Path, capsys: pytest.Cap
         path.write_bytes(b"no picture")
     run[run.index(str(tmp_path / "out"))] = str(tmp_path / "other")
     assert main(run) == ExitCode.FAILED
+
+
+def test_the_kept_network_is_found_where_steps_were_counted_anew(tmp_path: Path) -> None:
+    (tmp_path / "validation.csv").write_text("step,epoch,loss\n3,0,0.5\n6,1,0.25\n4,2,0.75\n6,4,0.875\n")
+    config = TrainConfig(project(), tmp_path)
+    result = TrainResult(config, 6, None, 0.9, None, False, 0, None, best_step=6, best_epoch=1)
+    found = distillation.stages(config, result)
+    assert (found[-1].name, found[-1].loss) == ("kept, of step 6", 0.25)
+    assert len(found) == 5

@@ -118,3 +118,16 @@ def test_a_finished_run_resumes_to_the_same_end(whole: Path, data: Path) -> None
     history = resume.read_last(whole / resume.LAST)["history"]
     assert history["validated_epoch"] == 1
     assert len(history["best"]) == 1
+
+
+def test_what_was_logged_stays_where_epochs_get_fewer_steps(tmp_path: Path) -> None:
+    data, run = make_data(tmp_path / "data", train=4, val=1), tmp_path / "run"
+    train(config(data, run, precise_bn=0))
+    tables = [run / name for name in ("log.csv", "validation.csv")]
+    before = [table.read_text() for table in tables]
+    for epochs in (3, 4):
+        train(config(data, run, precise_bn=0, resume=True, epochs=epochs, accumulate=2))
+    rows = [[row.split(",")[:2] for row in table.read_text().splitlines()[1:]] for table in tables]
+    assert rows[0] == [["1", "0"], ["2", "0"], ["3", "1"], ["4", "1"], ["3", "2"], ["4", "3"]]
+    assert rows[1] == [["2", "0"], ["4", "1"], ["3", "2"], ["4", "3"]]
+    assert all(table.read_text().startswith(text) for table, text in zip(tables, before, strict=True))
