@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hybridnets.training.events import Listener
 from hybridnets.training.main_process import on_main
 from hybridnets.training.parts import Parts
 from hybridnets.training.report import finite
-from hybridnets.training.validation import Validation
+from hybridnets.training.resume import to_cpu
+from hybridnets.training.validation import Validation, fitness_of
 
 __all__ = ["BEGINNING", "SWAPPED", "adapt", "read_beginning"]
 
@@ -24,7 +26,8 @@ SWAPPED, RECALIBRATED = "activation swapped", "batch norms recalibrated"
 def adapt(config: TrainConfig, world: World, parts: Parts, listener: Listener) -> None:
     """Measure the teacher's weights under the student's activation, set batch norms anew, and measure again.
 
-    Both measurements go into `before.json` of the run's folder. All processes call this.
+    The student begins with the statistics that are closer to the teacher: those of too few frames may be far off. Both
+    measurements go into `before.json` of the run's folder. All processes call this.
     """
 
     def measure(name: str) -> Validation:
@@ -36,8 +39,16 @@ def adapt(config: TrainConfig, world: World, parts: Parts, listener: Listener) -
 
     found = {SWAPPED: measure(SWAPPED)}
     if config.precise_bn:
+        before = to_cpu(parts.network.state_dict())
         parts.recalibrator.run(parts.network)
         found[RECALIBRATED] = measure(RECALIBRATED)
+        if _closeness(config, found[RECALIBRATED]) < _closeness(config, found[SWAPPED]):
+            parts.network.load_state_dict(before)
+            if world.is_main:
+                listener.note(
+                    "the teacher's own statistics are closer to it, and stay: those of --precise-bn "
+                    f"{config.precise_bn} frames are left out"
+                )
     parts.network.train()
     if parts.average is not None:
         parts.average.network.load_state_dict(parts.network.state_dict())
@@ -53,6 +64,12 @@ def read_beginning(folder: Path) -> dict[str, dict[str, Any]]:
     return (
         {str(key): value for key, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}
     )
+
+
+def _closeness(config: TrainConfig, validation: Validation) -> float:
+    """What the best network is chosen by; the least where a network computes no numbers."""
+    fitness = fitness_of(validation, config.fitness)
+    return fitness if math.isfinite(fitness) and math.isfinite(validation.losses["loss"]) else -math.inf
 
 
 def _quiet(done: int, total: int) -> None:
