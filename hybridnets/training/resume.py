@@ -166,7 +166,7 @@ def read_last(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file may fail in any way
         raise HnxError(
             what,
-            why=f"it is damaged or holds more than tensors: {(str(error).splitlines() or ['?'])[0][:200]}",
+            why=f"it is damaged or holds more than tensors: {_first_line(error)}",
             fix="start from the newest *_best.pth of the folder instead: -w FILE with another -o",
         ) from error
     missing = [key for key in _NEEDED if not isinstance(content, dict) or key not in content]
@@ -181,9 +181,14 @@ def damaged(path: Path, error: Exception) -> HnxError:
     """The user's error for a checkpoint whose parts are there but make no sense."""
     return HnxError(
         f"Cannot resume from {path}",
-        why=f"it is damaged: {(str(error).splitlines() or [type(error).__name__])[0][:200]}",
+        why=f"it is damaged: {_first_line(error)}",
         fix="start from the newest *_best.pth of the folder instead: -w FILE with another -o",
     )
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, or its kind where it says nothing, as for an empty file."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def to_cpu(value: Any) -> Any:
