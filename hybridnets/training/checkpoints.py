@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hybridnets.errors import HnxError
+from hybridnets.errors import ExitCode, HnxError
 from hybridnets.training import resume
 from hybridnets.training.config import TrainConfig
 from hybridnets.training.distributed import World, average_buffers
@@ -41,7 +41,8 @@ class Checkpoints:
             note: told what has changed since it was written.
 
         Raises:
-            HnxError: it is damaged, or belongs to another network or optimizer.
+            HnxError: it is damaged, belongs to another network or optimizer, or has more epochs already than it is to
+                have (exit code 2).
         """
         state = self._state
         try:
@@ -52,6 +53,8 @@ class Checkpoints:
             state.logged = (step - 1) // before, step
         except (TypeError, ValueError, ArithmeticError) as error:
             raise resume.damaged(self._config.folder / resume.LAST, error) from error
+        if epoch + (place > 0) > self._config.epochs:
+            raise _beyond(self._config, epoch + (place > 0))
         if before != state.steps_per_epoch:
             # another batch size, number of processes or data set: the position within the epoch still holds
             step = epoch * state.steps_per_epoch + place * state.steps_per_epoch // before
@@ -131,3 +134,13 @@ class Checkpoints:
             "size": f"{width}x{height}",
         }
         return known if model.backbone is None else {**known, "backbone": model.backbone}
+
+
+def _beyond(config: TrainConfig, epochs: int) -> HnxError:
+    """The user's error for a run that has begun more epochs than were asked for."""
+    return HnxError(
+        f"The run of {config.folder} has {epochs} epochs already",
+        why=f"it was to go on until it has {config.epochs} (--num-epochs)",
+        fix=f"give --num-epochs {epochs} or more, or leave it out",
+        code=ExitCode.USAGE,
+    )

@@ -23,6 +23,7 @@ class History:
         epoch_loss, epoch_steps: sum of the losses of this epoch's steps, and their number.
         seconds: the run has taken.
         last_metrics: of the last validation.
+        last_loss: mean of the last steps that were told; None before the first.
     """
 
     best: list[dict[str, Any]] = field(default_factory=list)
@@ -37,6 +38,7 @@ class History:
     stopped_early: bool = False
     seconds: float = 0.0
     last_metrics: dict[str, Any] = field(default_factory=dict)
+    last_loss: float | None = None
 
     @classmethod
     def from_plain(cls, found: Mapping[str, Any]) -> History:

@@ -32,7 +32,7 @@ class Loop:
     """One process's share of a run.
 
     Attributes:
-        last_validation, last_loss: of this process; None before the first.
+        last_validation: of this process; None before the first.
     """
 
     def __init__(
@@ -48,7 +48,6 @@ class Loop:
         self.config, self.world, self.parts, self.state = config, world, parts, state
         self.checkpoints, self.journal, self.request = checkpoints, journal, request
         self.last_validation: Validation | None = None
-        self.last_loss: float | None = None
 
     def run(self) -> None:
         """All steps that are left, and every validation that is due."""
@@ -157,7 +156,7 @@ class Loop:
         self.journal.tell_broken()
         terms = meter.read(self.world)
         if terms:
-            self.last_loss = terms["loss"]
+            history.last_loss = terms["loss"]
             history.epoch_loss += terms["loss"] * meter.steps
             history.epoch_steps += meter.steps
         norm, speed, waiting = meter.norm(), meter.images_per_s(), meter.waiting()
@@ -243,7 +242,8 @@ class Loop:
     def _on_image(self, done: int, total: int) -> None:
         self.journal.validating(done, total)
         if self.request.asked and self.world.size == 1:
-            raise KeyboardInterrupt  # the state was saved before; the validation is done again on resume
+            self._say_stopped()  # the state was saved before; the validation is done again on resume
+            raise KeyboardInterrupt
 
     def _keep_best(self, fitness: float, epoch: int) -> set[str]:
         """Write the network if it is among the best; files that are among them no more."""

@@ -36,7 +36,7 @@ class TrainResult:
         validation: the last one.
         stopped_early: ended by `es_patience`.
         skipped: steps left out because of numbers that are not finite.
-        last_loss: of the last step.
+        last_loss: of the last steps, of an earlier process where this one did none.
     """
 
     config: TrainConfig
@@ -57,9 +57,7 @@ class TrainResult:
         return self.config.folder
 
 
-def result_of(
-    config: TrainConfig, state: RunState, validation: Validation | None, last_loss: float | None
-) -> TrainResult:
+def result_of(config: TrainConfig, state: RunState, validation: Validation | None) -> TrainResult:
     """The result of a run that has ended."""
     folder, history = config.folder, state.history
     best = history.usable_best
@@ -71,7 +69,7 @@ def result_of(
         validation,
         history.stopped_early,
         history.skipped,
-        last_loss,
+        history.last_loss,
         None if best is None else int(best["step"]),
         not config.cal_map,
         None if best is None else int(best["epoch"]),
@@ -101,7 +99,6 @@ def write_outcome(
     state: RunState,
     *,
     seconds: float,
-    last_loss: float | None,
     note: Callable[[str], None],
 ) -> None:
     """Write report.json, and the curves where matplotlib is installed.
@@ -133,7 +130,7 @@ def write_outcome(
             "best": history.best,
             "averaged_weights": config.ema,
             "last": history.last_metrics,
-            "last_loss": last_loss,
+            "last_loss": history.last_loss,
             "curves": curves or None,
         },
     )

@@ -103,10 +103,9 @@ def train(
         loop = Loop(config, world, parts, state, checkpoints, journal, request)
         loop.run()
         if world.is_main:
-            seconds = checkpoints.seconds
-            write_outcome(config, world, state, seconds=seconds, last_loss=loop.last_loss, note=note)
+            write_outcome(config, world, state, seconds=checkpoints.seconds, note=note)
         check_usable(config, state)
-        return result_of(config, state, loop.last_validation, loop.last_loss)
+        return result_of(config, state, loop.last_validation)
 
 
 def _clear(config: TrainConfig, world: World) -> None:

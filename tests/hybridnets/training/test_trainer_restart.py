@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from hybridnets.errors import HnxError
+from hybridnets.errors import ExitCode, HnxError
 from hybridnets.training import resume
+from hybridnets.training.checkpoints import Checkpoints
 from hybridnets.training.distributed import World
 from hybridnets.training.history import History, RunState
 from hybridnets.training.loop import Loop
@@ -45,6 +46,25 @@ def test_a_run_that_was_stopped_early_goes_on_with_more_patience(
     assert state.history.stopped_early is not goes_on
     assert [text for text in journal.texts if "no better network for 2 epochs" in text] == journal.texts
     assert bool(journal.texts) is not goes_on
+
+
+@pytest.mark.parametrize(("step", "epochs"), [(6, 1), (5, 1), (7, 2)])
+def test_a_run_that_has_more_epochs_than_it_is_to_have(step: int, epochs: int, tmp_path: Path) -> None:
+    unused: Any = None
+    run = config(tmp_path, tmp_path, epochs=epochs, resume=True)
+    checkpoints = Checkpoints(run, World(), unused, RunState(3, 3 * epochs), "")
+    with pytest.raises(HnxError, match=f"has {epochs + 1} epochs already") as caught:
+        checkpoints.restore({"history": {}, "step": step, "steps_per_epoch": 3}, print)
+    assert caught.value.code == ExitCode.USAGE
+    assert f"--num-epochs {epochs + 1} or more" in caught.value.fix
+
+
+def test_an_empty_checkpoint_says_so(tmp_path: Path) -> None:
+    (tmp_path / resume.LAST).touch()
+    with pytest.raises(HnxError, match="Cannot resume from") as caught:
+        resume.read_last(tmp_path / resume.LAST)
+    assert caught.value.why.startswith("it is damaged or holds more than tensors: ")
+    assert not caught.value.why.endswith(("?", ": "))
 
 
 OLD = ("best.safetensors", "hybridnets-d3_7_900_best.pth", "report.json", "curves.png", "before.json", "distill.json")

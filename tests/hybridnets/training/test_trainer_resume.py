@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -54,6 +55,10 @@ class StopAt(Silent):
 
     def __init__(self, step: int, number: int) -> None:
         self.step, self.number = step, number
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
 
     def stepped(self, event: StepEvent) -> None:
         if event.step == self.step:
@@ -67,10 +72,12 @@ def test_signals_stop_after_a_step_and_the_run_goes_on(
     step: int, number: int, data: Path, whole: Path, tmp_path: Path
 ) -> None:
     before = signal.getsignal(number)
+    heard, stopped = StopAt(step, number), {2: 3, 4: 4}[step]
     with pytest.raises(KeyboardInterrupt):
-        train(config(data, tmp_path), listener=StopAt(step, number))
+        train(config(data, tmp_path), listener=heard)
     assert signal.getsignal(number) == before
-    assert resume.read_last(tmp_path / resume.LAST)["step"] == {2: 3, 4: 4}[step]
+    assert resume.read_last(tmp_path / resume.LAST)["step"] == stopped
+    assert f"stopped at step {stopped}; go on with -w last" in heard.texts
     result = train(config(data, tmp_path, resume=True))
     assert result.steps == 8
     assert_equal_runs(whole, tmp_path)
@@ -112,9 +119,12 @@ def test_kill_9_at_any_moment_loses_at_most_the_steps_since_the_last_save(
 
 
 def test_a_finished_run_resumes_to_the_same_end(whole: Path, data: Path) -> None:
-    before = (whole / "log.csv").read_bytes()
-    assert train(config(data, whole, resume=True)).steps == 8
+    before, loss = (whole / "log.csv").read_bytes(), json.loads((whole / "report.json").read_text())["last_loss"]
+    result = train(config(data, whole, resume=True))
+    assert (result.steps, result.last_loss) == (8, loss)
     assert (whole / "log.csv").read_bytes() == before
+    assert loss == pytest.approx(losses(whole)[8], rel=1e-6)
+    assert json.loads((whole / "report.json").read_text())["last_loss"] == loss
     history = resume.read_last(whole / resume.LAST)["history"]
     assert history["validated_epoch"] == 1
     assert len(history["best"]) == 1
