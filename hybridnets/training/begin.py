@@ -16,9 +16,10 @@ from hybridnets.training.config import TrainConfig
 from hybridnets.training.data import BatchPlan
 from hybridnets.training.distill.frames import frame_splits
 from hybridnets.training.distributed import World
+from hybridnets.training.label_check import check_labels, check_masks, check_readable
 from hybridnets.training.main_process import on_main
 
-__all__ = ["batch_plan", "check_batch", "check_start", "open_splits", "starting_point", "with_anchors"]
+__all__ = ["batch_plan", "check_batch", "check_data", "check_start", "open_splits", "starting_point", "with_anchors"]
 
 
 def check_batch(config: TrainConfig, world: World) -> None:
@@ -56,6 +57,23 @@ def open_splits(config: TrainConfig) -> tuple[Split, Split]:
     if config.limit is not None:
         train, val = (replace(split, names=split.names[: config.limit]) for split in (train, val))
     return train, val
+
+
+def check_data(config: TrainConfig, splits: tuple[Split, Split], note: Callable[[str], None]) -> None:
+    """Look at labelled data before a run spends hours on them.
+
+    Args:
+        note: told what is strange about them.
+
+    Raises:
+        HnxError: nothing can be learnt from them, or nothing measured on them.
+    """
+    learnt, measured = splits
+    if not config.freeze_det:
+        check_labels(learnt, note)
+    if not config.freeze_seg:
+        check_masks(learnt, note)
+    check_readable(measured, config.target)
 
 
 def starting_point(config: TrainConfig) -> dict[str, Any] | None:

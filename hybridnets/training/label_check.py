@@ -1,16 +1,16 @@
-"""Whether the classes of a project occur in labels and masks, asked before a run spends hours on nothing."""
+"""Whether a project's classes occur in labels and masks, and images can be read, asked before a run spends hours."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from hybridnets.dataset import Split
+from hybridnets.dataset import SampleReader, Split
 from hybridnets.dataset.labels import class_ids, read_label
 from hybridnets.dataset.masks import read_mask
 from hybridnets.errors import HnxError
 
-__all__ = ["check_labels", "check_masks", "spread"]
+__all__ = ["check_labels", "check_masks", "check_readable", "none_readable", "spread"]
 
 _LOOKED_AT = 300  # files of a millisecond each
 _DECODED = 50  # masks of a class, of some 5 ms each
@@ -80,6 +80,39 @@ def check_masks(split: Split, note: Callable[[str], None]) -> None:
                 f"each of {read} masks in {folder} marks the whole image as {kind}: 0 is background and every other "
                 "value is the class, so convert them, or check segroot of the project file"
             )
+
+
+def check_readable(split: Split, target: tuple[int, int]) -> None:
+    """Read samples until one can be read: a run would find out after its first epoch.
+
+    Args:
+        target: (height, width) of the network's input.
+
+    Raises:
+        HnxError: not one can be read.
+    """
+    reader = SampleReader(split, target)
+    first: HnxError | None = None
+    for name in split.names:
+        try:
+            reader.read(name)
+            return
+        except HnxError as error:
+            first = first or error
+    raise none_readable(split, first)
+
+
+def none_readable(split: Split, first: HnxError | None = None) -> HnxError:
+    """The user's error for a split of which nothing can be read.
+
+    Args:
+        first: why the first of its samples cannot.
+    """
+    return HnxError(
+        f"None of the {len(split)} images of {split.split} can be read",
+        why="" if first is None else f"{first.what}: {first.why}",
+        fix="`hnx data check` lists every broken file",
+    )
 
 
 def spread(names: Sequence[str], count: int) -> Sequence[str]:

@@ -7,7 +7,15 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from hybridnets.training import resume
-from hybridnets.training.begin import batch_plan, check_batch, check_start, open_splits, starting_point, with_anchors
+from hybridnets.training.begin import (
+    batch_plan,
+    check_batch,
+    check_data,
+    check_start,
+    open_splits,
+    starting_point,
+    with_anchors,
+)
 from hybridnets.training.checkpoints import Checkpoints
 from hybridnets.training.config import TrainConfig
 from hybridnets.training.distill.begin import adapt
@@ -16,7 +24,6 @@ from hybridnets.training.events import Listener, Silent
 from hybridnets.training.history import RunState
 from hybridnets.training.inherited import options_of_weights
 from hybridnets.training.journal import Journal
-from hybridnets.training.label_check import check_labels, check_masks
 from hybridnets.training.loop import Loop
 from hybridnets.training.main_process import on_main
 from hybridnets.training.memory import keep_freed_memory
@@ -62,7 +69,9 @@ def train(
             on_main(world, lambda: stack.enter_context(resume.folder_lock(config.folder)))
             return world.broadcast(on_main(world, lambda: starting_point(config)))
 
-        content = claim() if config.resume else None
+        # a student's videos are unpacked into the folder; other data that cannot be trained on leave no folder behind
+        early = config.resume or config.distill is not None
+        content = claim() if early else None
         check_start(config, content)
         if content is not None:
             config = options_of_run(config, content, given, note)
@@ -72,12 +81,10 @@ def train(
         if config.distill is not None:
             on_main(world, lambda: open_splits(config))  # unpacks videos, once
         splits = open_splits(config)
-        if not config.freeze_det and config.distill is None:
-            on_main(world, lambda: check_labels(splits[0], heard.note))
-        if not config.freeze_seg and config.distill is None:
-            on_main(world, lambda: check_masks(splits[0], heard.note))
-        if not config.resume:
-            claim()  # only now: data that cannot be trained on leave no folder behind
+        if config.distill is None:
+            on_main(world, lambda: check_data(config, splits, heard.note))
+        if not early:
+            claim()
         config = with_anchors(config, world, splits[0], content, heard.note)
         request = stack.enter_context(
             listening(lambda: heard.note("stopping after this step; once more to stop at once"))

@@ -21,6 +21,7 @@ from hybridnets.network.model import HybridNets, Outputs
 from hybridnets.training.config import Fitness
 from hybridnets.training.data import Batch, collate, item_of, make_loader
 from hybridnets.training.distributed import World
+from hybridnets.training.label_check import none_readable
 from hybridnets.training.step import Criterion, Normaliser
 
 __all__ = ["Scorer", "Scores", "Validation", "Validator", "fitness_of"]
@@ -193,10 +194,7 @@ class Validator:
         found = sorted((r for part in self.world.gather(records) for r in part), key=lambda record: record[0])
         unread = tuple(sorted(name for part in self.world.gather(broken) for name in part))
         if not found:
-            raise HnxError(
-                f"None of the {len(self.split)} images of {self.split.split} can be read",
-                fix="`hnx data check` lists every broken file",
-            )
+            raise none_readable(self.split)
         losses = {key: sum(r[2][key] for r in found) / len(found) for key in found[0][2]}
         scores = None if self.scorer is None else self.scorer.summarise([record for _, record, _ in found])
         return Validation(scores, losses, len(found), unread)

@@ -180,6 +180,16 @@ def test_broken_samples_are_counted_and_the_run_goes_on(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "report.json").read_text())["broken_samples"] == ["train_01"]
 
 
+def test_images_to_measure_on_are_read_before_the_first_step(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", train=2, val=2)
+    for path in (data / "imgs" / "val").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(HnxError, match="None of the 2 images of val can be read") as caught:
+        train(config(data, tmp_path / "run"))
+    assert "val_00" in caught.value.why
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_classes_keep_everything_but_the_last_layer(done: Path, data: Path, tmp_path: Path) -> None:
     (best,) = done.glob("*_best.pth")
     heard = Heard()

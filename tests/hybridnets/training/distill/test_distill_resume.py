@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import cv2
+import numpy as np
 import pytest
 
 from hybridnets.errors import HnxError
@@ -14,6 +16,7 @@ from hybridnets.training.begin import starting_point
 from hybridnets.training.checkpoints import Checkpoints
 from hybridnets.training.config import TrainConfig
 from hybridnets.training.distill.config import DistillConfig
+from hybridnets.training.distill.frames import UNPACKED
 from hybridnets.training.distributed import World
 from hybridnets.training.events import Silent
 from hybridnets.training.history import RunState
@@ -22,6 +25,7 @@ from hybridnets.training.log import CsvLog
 from hybridnets.training.loop import Loop
 from hybridnets.training.parts import Parts
 from hybridnets.training.stopping import StopRequest
+from hybridnets.training.trainer import train
 from tests.hybridnets.training.tiny import config
 
 NO_PARTS = cast(Parts, SimpleNamespace(networks=lambda: (), state=dict))
@@ -48,6 +52,21 @@ def test_a_folder_that_holds_a_run(tmp_path: Path) -> None:
         starting_point(run(tmp_path))
     assert "(--resume)" in caught.value.fix
     assert "-w last" not in caught.value.fix
+
+
+def test_no_video_is_unpacked_into_the_folder_of_another_run(tmp_path: Path) -> None:
+    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 96))
+    for _ in range(6):
+        video.write(np.zeros((96, 160, 3), np.uint8))
+    video.release()
+    folder = tmp_path / "run"
+    settings = config(tmp_path, folder, distill=DistillConfig(tmp_path / "no.pth", (str(tmp_path / "v.avi"),)))
+    with resume.folder_lock(folder), pytest.raises(HnxError, match="Another run is writing"):
+        train(settings)
+    (folder / resume.LAST).touch()
+    with pytest.raises(HnxError, match="holds a run already"):
+        train(settings)
+    assert not (folder / UNPACKED).exists()
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
