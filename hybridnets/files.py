@@ -198,8 +198,11 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
+def read_json(path: Path, *, limit: int = 64 << 20, fix: str = "write the file again") -> Any:
     """Parse a JSON file of at most `limit` bytes.
+
+    Args:
+        fix: what to do where it is not JSON.
 
     Raises:
         HnxError: missing, unreadable, too large, or not JSON.
@@ -219,5 +222,5 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
         raise HnxError(
             f"Cannot read {path}",
             why=f"it is not valid JSON: {error}",
-            fix="write the file again",
+            fix=fix,
         ) from error

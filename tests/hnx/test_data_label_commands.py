@@ -86,6 +86,18 @@ def test_merge_takes_a_part_as_often_as_it_is_told(tmp_path: Path, capsys: pytes
     assert "9 were there" in capsys.readouterr().out
 
 
+def test_merge_of_other_parts_is_refused_or_replaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_data(tmp_path / "a", train=2, val=1)
+    part, found = str(tmp_path / "a"), tmp_path / "all"
+    assert main(["data", "merge", str(found), part, f"{part}*2"]) == ExitCode.OK
+    assert "6 in train, 1 in val" in capsys.readouterr().out
+    assert main(["data", "merge", str(found), part]) == ExitCode.USAGE
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["data", "merge", str(found), part, "--overwrite"]) == ExitCode.OK
+    assert "2 in train, 1 in val" in capsys.readouterr().out
+    assert len(names(found)) == 2
+
+
 @pytest.mark.parametrize("part", ["nowhere", "*2", "a*0", "a*x"])
 def test_merge_refuses(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
