@@ -36,7 +36,11 @@ given again. Lane labels are equally wide in both splits; BDD100K has 8 px in tr
     metavar="PX",
     help="Width of lane labels, in pixels of a picture 720 rows high.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace another generated data set in DIR; never touches other data.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Make everything anew, whatever generated data set lies in DIR; never touches other data.",
+)
 def command(
     folder: Path, train: int, val: int, seed: int, workers: int | None, lane_width: float, overwrite: bool
 ) -> None:

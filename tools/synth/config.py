@@ -35,7 +35,7 @@ class SynthConfig:
         size: rows, columns.
         lane_width: of lane labels, pixels of a 720-row picture, the same in both splits. BDD's masks have 8 px in
             train and 2 px in val, which caps a perfect network's lane IoU at about 0.5; set it to 2 to mimic its val.
-        overwrite: remove a generated data set that lies in the folder and differs from this one.
+        overwrite: remove the generated data set that lies in the folder, even where it is the same.
     """
 
     folder: Path

@@ -49,7 +49,7 @@ class SynthReport:
 
 
 def generate(config: SynthConfig, on_progress: Callable[[SynthProgress], None] | None = None) -> SynthReport:
-    """Write the data set of `config`; scenes that are complete already are kept.
+    """Write the data set of `config`; scenes that are complete already are kept, unless it says to overwrite.
 
     Every file is whole or absent, also after a kill; the manifest says `complete` only when all are there.
 
@@ -152,7 +152,7 @@ def _check_manifest(config: SynthConfig, identity: dict[str, Any], content: dict
     before = counts if isinstance(counts, dict) else {}
     smaller = [split for split in SPLITS if config.counts[split] < _number(before.get(split))]
     changed = [key for key, value in config.identity.items() if identity.get(key) != value]
-    if not changed and not smaller:
+    if not changed and not smaller and not config.overwrite:
         return
     if config.overwrite:
         if not alone:
@@ -204,7 +204,7 @@ def _present(config: SynthConfig) -> dict[str, set[str]]:
             names = set()
             try:
                 for entry in folder.iterdir():
-                    if entry.suffix == suffix and not entry.name.startswith(".") and entry.is_file():
+                    if entry.suffix == suffix and not entry.name.startswith(".") and _is_whole(entry):
                         names.add(entry.stem)
                     elif match := _LEFTOVER.fullmatch(entry.name):
                         remove_leftovers(folder / (match[1] + match[2]))
@@ -215,20 +215,26 @@ def _present(config: SynthConfig) -> dict[str, set[str]]:
     return found
 
 
+def _is_whole(path: Path) -> bool:
+    """Our own files are whole or absent; an empty one is what a full disk or a lost connection left of a copy."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def _count_objects(config: SynthConfig) -> dict[str, dict[str, int]]:
     counted: dict[str, dict[str, int]] = {}
     for split, count in config.counts.items():
         total: Counter[str] = Counter()
         for index in range(count):
             path = config.path("det_annot", split, Job(split, index).name)
-            label = read_json(path)
+            fix = "delete it and run the same command again"
+            label = read_json(path, fix=fix)
             try:
                 total.update(str(found["category"]) for found in label["frames"][0]["objects"])
             except (KeyError, IndexError, TypeError) as error:
                 raise HnxError(
                     f"{path} is not as it was written",
                     why="it does not hold frames[0].objects with categories",
-                    fix="delete it and run the same command again",
+                    fix=fix,
                 ) from error
         counted[split] = dict(sorted(total.items()))
     return counted

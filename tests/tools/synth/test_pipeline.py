@@ -274,4 +274,25 @@ def test_a_damaged_label_is_named(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(HnxError, match=r"train-000001\.json") as caught:
         generate(config(tmp_path))
-    assert caught.value.fix
+    assert caught.value.fix == "delete it and run the same command again"
+    path.unlink()
+    assert generate(config(tmp_path)).written == 1
+
+
+def test_overwrite_makes_the_same_data_set_anew(tmp_path: Path) -> None:
+    generate(config(tmp_path))
+    before = files(tmp_path)
+    (tmp_path / "imgs" / "train" / "train-000000.jpg").write_bytes(b"no picture")
+    (tmp_path / "det_annot" / "train" / "train-000001.json").write_text("{")
+    report = generate(config(tmp_path, overwrite=True))
+    assert (report.written, report.kept) == (4, 0)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["imgs/train/train-000000.jpg", "det_annot/val/val-000000.json"])
+def test_an_empty_file_is_made_again(tmp_path: Path, name: str) -> None:
+    generate(config(tmp_path))
+    before = files(tmp_path)
+    (tmp_path / name).write_bytes(b"")
+    assert generate(config(tmp_path)).written == 1
+    assert files(tmp_path) == before
