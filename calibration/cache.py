@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ VERSION = 2
 # modules: several distributions provide the first and the last one, on some boards none does
 _TOOLS = ("onnxruntime", "numpy", "cv2")
 _MOST_BYTES = 256 << 20
+_ANEW = "measure anew with --fresh, or delete it"
 
 
 @dataclass(frozen=True)
@@ -163,23 +164,27 @@ def write_ranges(path: Path, key: CalibrationKey, ranges: Mapping[str, Range]) -
     )
 
 
-def read_ranges(path: Path, key: CalibrationKey) -> dict[str, Range]:
+def read_ranges(path: Path, key: CalibrationKey, tensors: Collection[str] = ()) -> dict[str, Range]:
     """The ranges of a file, if they belong to this key.
+
+    Args:
+        tensors: that must have one.
 
     Raises:
         HnxError: the file is damaged, or was measured for something else: says what differs.
     """
-    value = read_json(path, limit=_MOST_BYTES)
+    value = read_json(path, limit=_MOST_BYTES, fix=_ANEW)
     try:
         if not isinstance(value, dict) or value.get("kind") != "hnx calibration":
             raise ValueError("it is no calibration of hnx")
         found = CalibrationKey.from_json(value.get("key"))
         entries = value["ranges"]
         ranges = {name: _range(entry) for name, entry in entries.items()}
+        absent = [name for name in tensors if name not in ranges] if found == key else []
+        if absent:
+            raise ValueError(f"it has no range of {len(absent)} tensor(s) of the network, such as {absent[0]}")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise HnxError(
-            f"Cannot use calibration cache {path}", why=str(error), fix="delete it, and calibrate again"
-        ) from error
+        raise HnxError(f"Cannot use calibration cache {path}", why=str(error), fix=_ANEW) from error
     if different := key.differences(found):
         raise HnxError(
             f"Calibration cache {path} is stale",

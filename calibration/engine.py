@@ -17,7 +17,7 @@ from calibration.half import HalfModel, prove_half, raise_opset, to_half
 from calibration.lint import Finding, Flavour, lint
 from calibration.placement import PLACEMENTS, Plan, check_exclusions, make_plan, placement
 from calibration.qdq import insert_qdq
-from calibration.ranges import Range, RangeConfig, measure_ranges
+from calibration.ranges import Range, RangeConfig, measure_ranges, measured_tensors
 from calibration.strong import prove_strong
 from calibration.variants import NewVariant, add_variants, float_model
 from hybridnets.bundle import Bundle
@@ -156,7 +156,7 @@ def calibrate(
     key = calibration_key(model, frames, config.ranges, bundle)
     place = default_place(key) if config.cache is None else config.cache
     if not config.fresh and place.exists():
-        return Calibrated(model, read_ranges(place, key), frames, key, place, reused=True)
+        return Calibrated(model, read_ranges(place, key, measured_tensors(model)), frames, key, place, reused=True)
     on_step(f"measuring ranges on {len(frames)} frames")
     passes = 1 if config.ranges.method == "max" else 2
     ranges = measure_ranges(

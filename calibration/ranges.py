@@ -23,7 +23,16 @@ from hybridnets.errors import ExitCode, HnxError, did_you_mean
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["METHODS", "Method", "Range", "RangeConfig", "Ranges", "measure_ranges", "observed_tensors"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Range",
+    "RangeConfig",
+    "Ranges",
+    "measure_ranges",
+    "measured_tensors",
+    "observed_tensors",
+]
 
 Method = Literal["max", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -124,6 +133,12 @@ def observed_tensors(model: onnx.ModelProto) -> list[str]:
     return [name for name in found if name in floats and name not in graph.constants]
 
 
+def measured_tensors(model: onnx.ModelProto) -> list[str]:
+    """What `measure_ranges` gives a range: all floating-point tensors that the nodes make, and the input."""
+    constants = Graph(model).constants
+    return [name for name in _float_tensors(model) if name not in constants]
+
+
 def measure_ranges(
     model: onnx.ModelProto,
     frames: Tensors,
@@ -131,7 +146,7 @@ def measure_ranges(
     *,
     on_frame: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Range]:
-    """Ranges of all floating-point tensors that the network's nodes make, and of the input.
+    """Ranges of `measured_tensors`.
 
     Thresholds of the method are found for what `observed_tensors` names; for all others the extremes are.
 
@@ -145,8 +160,7 @@ def measure_ranges(
     """
     config = config or RangeConfig()
     graph = Graph(model)
-    floats = [name for name in _float_tensors(model) if name not in graph.constants]
-    extremes, count = _extremes(model, graph, floats, frames, config.threads, on_frame)
+    extremes, count = _extremes(model, graph, measured_tensors(model), frames, config.threads, on_frame)
     if not count:
         raise HnxError("No frame to calibrate on", why="the source gave none", fix="name another source")
     thresholds: dict[str, float] = {}

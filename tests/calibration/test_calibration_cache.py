@@ -12,7 +12,7 @@ import pytest
 
 from calibration.cache import CalibrationKey, calibration_key, default_place, model_digest, read_ranges, write_ranges
 from calibration.frames import select_frames
-from calibration.ranges import RangeConfig, measure_ranges
+from calibration.ranges import RangeConfig, measure_ranges, measured_tensors
 from hybridnets.bundle import open_bundle
 from hybridnets.errors import HnxError
 from tests.calibration.nets import frames, mbconv_net
@@ -42,8 +42,22 @@ def test_any_other_part_is_refused_and_named(tmp_path: Path, part: str) -> None:
 )
 def test_damaged_files_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.json").write_text(text)
-    with pytest.raises(HnxError, match="Cannot"):
+    with pytest.raises(HnxError, match="Cannot") as caught:
         read_ranges(tmp_path / "c.json", KEY)
+    assert "--fresh" in caught.value.fix
+
+
+def test_a_file_without_a_tensor_of_the_network_is_refused(tmp_path: Path) -> None:
+    net = mbconv_net()
+    ranges = measure_ranges(net, lambda: iter(frames(1)))
+    assert set(ranges) == set(measured_tensors(net))
+    absent = list(ranges)[1]
+    write_ranges(tmp_path / "c.json", KEY, {name: found for name, found in ranges.items() if name != absent})
+    with pytest.raises(HnxError, match="Cannot use calibration cache") as caught:
+        read_ranges(tmp_path / "c.json", KEY, measured_tensors(net))
+    assert f"1 tensor(s) of the network, such as {absent}" in caught.value.why
+    with pytest.raises(HnxError, match="stale"):
+        read_ranges(tmp_path / "c.json", dataclasses.replace(KEY, model="other"), measured_tensors(net))
 
 
 @pytest.mark.parametrize(
