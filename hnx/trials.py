@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridnets.errors import ExitCode, HnxError
+from hybridnets.files import temporary_directory
 
 if TYPE_CHECKING:
     from benchmarks.accuracy.metrics import Accumulator
@@ -168,8 +168,8 @@ def trials(
             "FP16 has no blocks to choose", fix="name openvino, onnxruntime or tensorrt", code=ExitCode.USAGE
         )
     samples = read_samples(bundle, split, limit)
-    with tempfile.TemporaryDirectory(prefix="hnx-trials-") as folder:
-        copy = Path(folder) / bundle.name
+    with temporary_directory("hnx-trials-") as folder:
+        copy = folder / bundle.name
         shutil.copytree(bundle.path, copy, copy_function=_link)
         yield Trials(copy, target, found, config, samples, threads)
 

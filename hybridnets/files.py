@@ -23,6 +23,7 @@ __all__ = [
     "read_json",
     "remove_leftovers",
     "sha256_file",
+    "temporary_directory",
     "write_bytes",
     "write_json",
 ]
@@ -134,6 +135,46 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             os.close(handle)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_directory(prefix: str) -> Iterator[Path]:
+    """A folder in the system's place for temporary files, removed when the block ends.
+
+    What earlier ones of the same prefix left there is removed: a process that is killed cannot. Those of living
+    processes stay.
+
+    Args:
+        prefix: of its name, ours alone, such as `hnx-trials-`.
+
+    Raises:
+        HnxError: the folder cannot be made.
+    """
+    place = Path(tempfile.gettempdir())
+    _sweep(place, re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    except OSError as error:
+        raise from_os_error(f"Cannot make a folder in {place}", error) from error
+    handle: int | None = None
+    try:
+        with contextlib.suppress(OSError):  # Windows opens no folder
+            handle = os.open(folder, os.O_RDONLY)
+            _mark(handle)
+        yield folder
+    finally:
+        if handle is not None:
+            os.close(handle)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(place: Path, ours: re.Pattern[str]) -> None:
+    """Remove folders that nobody uses any more. Others may share the place: what is not ours to remove stays."""
+    with contextlib.suppress(OSError):
+        for found in [entry for entry in place.iterdir() if ours.fullmatch(entry.name)]:
+            with contextlib.suppress(OSError):
+                if found.is_dir() and not found.is_symlink() and not _in_use(found):
+                    shutil.rmtree(found, ignore_errors=True)
 
 
 def remove_leftovers(path: Path) -> None:

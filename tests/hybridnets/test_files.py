@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from hybridnets.errors import HnxError
-from hybridnets.files import atomic_directory, atomic_path, read_json, remove_leftovers, sha256_file, write_json
+from hybridnets.files import (
+    atomic_directory,
+    atomic_path,
+    read_json,
+    remove_leftovers,
+    sha256_file,
+    temporary_directory,
+    write_json,
+)
 
 
 def test_json_round_trip_and_mode(tmp_path: Path) -> None:
@@ -130,6 +138,38 @@ def test_leftovers_go_when_their_writer_is_dead(tmp_path: Path, kind: str) -> No
     other.mkdir()
     remove_leftovers(path)
     assert list(tmp_path.iterdir()) == [other]
+
+
+HOLDING = """
+import sys
+from hybridnets.files import temporary_directory
+with temporary_directory("hnx-test-") as folder:
+    (folder / "copy").write_text("of something large")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_temporary_folders_of_killed_processes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    command = [sys.executable, "-c", HOLDING]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as child:
+        assert child.stdout is not None
+        left = Path(child.stdout.readline().decode().strip())
+        os.utime(left, (1e9, 1e9))
+        with temporary_directory("hnx-test-") as folder:
+            assert set(tmp_path.iterdir()) == {left, folder}  # its process lives
+        child.kill()
+    others = [tmp_path / "hnx-other-12345678", tmp_path / "hnx-test-mine"]
+    for other in others:
+        other.mkdir()
+        os.utime(other, (1e9, 1e9))
+    (tmp_path / "hnx-test-12345678").symlink_to(others[0])
+    os.utime(tmp_path / "hnx-test-12345678", (1e9, 1e9), follow_symlinks=False)
+    with temporary_directory("hnx-test-"):
+        assert not left.exists()
+    assert set(tmp_path.iterdir()) == {*others, tmp_path / "hnx-test-12345678"}
 
 
 def test_fresh_leftovers_stay(tmp_path: Path) -> None:
