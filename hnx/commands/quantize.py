@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from calibration.engine import Calibrated, Made, Quantised
 
 __all__ = ["command"]
+
+_OF_MAX_DROP = ("data", "project", "limit", "report")
+_OF_INT8 = ("method", "percentile", "exclude", "bias_correction")
 
 
 @click.command(
@@ -132,6 +137,7 @@ def command(
         fresh=fresh,
         bias_correction=bias_correction,
     )
+    _check_companions(method, max_drop, config.targets)
     check_ratio(config.targets, max_latency_ratio)
     if max_drop is not None:
         check_drop(config.targets)
@@ -177,6 +183,43 @@ def command(
         _report(result)
 
 
+def _check_companions(method: str, max_drop: float | None, targets: Sequence[str]) -> None:
+    """Refuse options that would be dropped without a word, and name those that change nothing.
+
+    Raises:
+        HnxError: an option was typed without the one it belongs to (exit code 2).
+    """
+    from hnx.console import note
+    from hybridnets.errors import ExitCode, HnxError
+
+    if max_drop is None and (typed := _typed(_OF_MAX_DROP)):
+        raise HnxError(
+            f"{', '.join(typed)} without --max-drop",
+            why="nothing is measured on labelled images then; ranges are measured on --calib",
+            fix="add --max-drop POINTS, for example --max-drop 0.5, or leave it out",
+            code=ExitCode.USAGE,
+        )
+    if method != "percentile" and _typed(("percentile",)):
+        raise HnxError(
+            f"--percentile with --method {method}",
+            why="only --method percentile keeps a share of each range",
+            fix="leave one of them out",
+            code=ExitCode.USAGE,
+        )
+    if set(targets) == {"fp16"} and (typed := _typed(_OF_INT8)):
+        note(f"{', '.join(typed)} changes nothing here: FP16 networks have no INT8")
+
+
+def _typed(names: Collection[str]) -> list[str]:
+    """Of some options, those that were given, as they are written."""
+    context = click.get_current_context()
+    return [
+        option.opts[-1]
+        for option in context.command.params
+        if option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
+
+
 def _remarks(found: Calibrated) -> None:
     from hnx.console import note
 
@@ -209,10 +252,18 @@ def _report(result: Quantised) -> None:
     for made in result.made:
         worst = ", ".join(f"{name} {value.rel_l2:.1e}" for name, value in made.outputs.items())
         success(f"{made.variant.precision} for {', '.join(made.variant.runtimes)}: relative L2 to FP32 {worst}")
-    targets = {made.variant.label for made in result.made}
-    rows = ",".join(f"{name}:int8,{name}:fp32" for name in ("openvino", "onnxruntime") if name in targets)
+    print(f"Next: {_next(result)}")
+
+
+def _next(result: Quantised) -> str:
+    """The command that uses what was made."""
+    labels = {made.variant.label for made in result.made}
     path = result.bundle.path
-    print(f"Next: hnx eval {path} --runtime {rows}" if rows else f"Next: hnx build-trt {path} --int8")
+    rows = ",".join(f"{name}:int8,{name}:fp32" for name in ("openvino", "onnxruntime") if name in labels)
+    if rows:
+        return f"hnx eval {path} --runtime {rows}"
+    int8 = any(made.variant.precision == "int8" for made in result.made)
+    return f"hnx build-trt {path} {'--int8' if int8 else '--fp16'}"
 
 
 def _share(made: Made, block: str) -> str:

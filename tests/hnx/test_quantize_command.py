@@ -106,6 +106,28 @@ def test_corrupt_frames_are_named_and_left_out(bundle: Path, frames: Path, capsy
 
 
 @pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("fp16", "build-trt {} --fp16"),
+        ("tensorrt", "build-trt {} --int8"),
+        ("onnxruntime", "eval {} --runtime onnxruntime:int8"),
+    ],
+)
+def test_what_is_next(
+    target: str, command: str, bundle: Path, frames: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert quantize(bundle, frames, "--for", target) == ExitCode.OK
+    assert f"Next: hnx {command.format(bundle)}" in capsys.readouterr().out
+
+
+def test_options_of_int8_that_change_nothing_of_fp16_are_named(
+    bundle: Path, frames: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert quantize(bundle, frames, "--for", "fp16", "--bias-correction", "--method", "max") == ExitCode.OK
+    assert "--method, --bias-correction changes nothing here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("words", "code", "text"),
     [
         (("--for", "openvin"), ExitCode.USAGE, "did you mean 'openvino'"),
@@ -117,6 +139,9 @@ def test_corrupt_frames_are_named_and_left_out(bundle: Path, frames: Path, capsy
         (("--exclude", "encoder/stem"), ExitCode.USAGE, "matches only what stays in floating point anyway"),
         (("--for", "openvino", "--exclude", "/Add$"), ExitCode.USAGE, "matches only"),
         (("--calib", "nowhere"), ExitCode.FAILED, "nowhere"),
+        (("--report", "fit.json"), ExitCode.USAGE, "--report without --max-drop"),
+        (("--data", "x", "--limit", "3", "-p", "x"), ExitCode.USAGE, "--data, --project, --limit without --max-drop"),
+        (("--method", "mse", "--percentile", "99"), ExitCode.USAGE, "--percentile with --method mse"),
     ],
 )
 def test_what_cannot_be(
