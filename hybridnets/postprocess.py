@@ -56,16 +56,30 @@ class Prediction:
         segmentation: binary and multiclass: uint8 (h, w), 0 background, k the k-th class. Multilabel: uint8
             (K, h, w) of 0 and 1. None when the bundle has no segmentation head.
         letterbox: the geometry between frame and network input.
+        seg_classes: number of segmentation classes without the background; None where nobody said.
     """
 
     detections: Detections
     segmentation: NDArray[np.uint8] | None
     letterbox: Letterbox
+    seg_classes: int | None = None
 
     def mask(self, index: int) -> NDArray[np.bool_]:
-        """(h, w) truth map of the `index`-th segmentation class, counted from 0 without the background."""
+        """(h, w) truth map of the `index`-th segmentation class, counted from 0 without the background.
+
+        Raises:
+            HnxError: there is no such class, or no segmentation.
+        """
         if self.segmentation is None:
             raise HnxError("This bundle has no segmentation output", fix="export with --heads det,seg")
+        count = len(self.segmentation) if self.segmentation.ndim == 3 else self.seg_classes
+        if not isinstance(index, int | np.integer) or index < 0 or (count is not None and index >= count):
+            known = "" if count is None else f", and there are {count}"
+            raise HnxError(
+                f"There is no segmentation class {index!r}",
+                why=f"they count from 0 without the background{known}",
+                fix="bundle.seg_classes has their names in this order",
+            )
         if self.segmentation.ndim == 3:
             return self.segmentation[index] > 0
         return self.segmentation == index + 1
@@ -182,6 +196,7 @@ class Postprocessor:
         conf: boxes need a score strictly above it, in [0, 1]; None is what the graph suppresses with, else 0.25.
         iou: overlap above which the weaker box is dropped, in [0, 1]; None is the graph's, else 0.3.
         form: what the graph has already done.
+        seg_classes: number of segmentation classes, for `Prediction.mask`.
 
     Raises:
         HnxError: a threshold is outside [0, 1], or not to be had from a graph that suppresses (exit code 2).
@@ -196,7 +211,9 @@ class Postprocessor:
         conf: float | None = None,
         iou: float | None = None,
         form: GraphForm = UNFUSED,
+        seg_classes: int | None = None,
     ) -> None:
+        self.seg_classes = seg_classes
         self.anchors = None if anchors is None else anchors.reshape(-1, 4)
         self.target = target
         self.seg_mode: SegMode = seg_mode
@@ -291,4 +308,4 @@ class Postprocessor:
         found = self.boxes(outputs)
         detections = Detections(box.boxes_to_frame(found.boxes), found.scores, found.classes)
         segmentation = self.segment(outputs["segmentation"], box) if "segmentation" in outputs else None
-        return Prediction(detections, segmentation, box)
+        return Prediction(detections, segmentation, box, self.seg_classes)

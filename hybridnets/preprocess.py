@@ -99,8 +99,10 @@ def as_bgr8(frame: NDArray[Any]) -> NDArray[np.uint8]:
     """Any decoded image as uint8 (h, w, 3) BGR: grey is repeated, alpha dropped, 16 bits cut to the upper 8.
 
     Raises:
-        HnxError: neither uint8 nor uint16, or not 1, 3 or 4 channels.
+        HnxError: no array, neither uint8 nor uint16, or not 1, 3 or 4 channels.
     """
+    if not isinstance(frame, np.ndarray):
+        raise _no_array(frame)
     if frame.dtype == np.uint16:
         frame = (frame >> 8).astype(np.uint8)
     channels = frame.shape[2] if frame.ndim == 3 else 1
@@ -116,6 +118,20 @@ def as_bgr8(frame: NDArray[Any]) -> NDArray[np.uint8]:
     if channels == 4:
         return cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)
     return frame.view(np.uint8)
+
+
+def _no_array(frame: object) -> HnxError:
+    if frame is None:
+        return HnxError(
+            "There is no picture: the frame is None",
+            why="cv2.imread gives None for a file that is missing or that it cannot read",
+            fix="check the path and the file",
+        )
+    return HnxError(
+        f"A frame of type {type(frame).__name__}",
+        why="frames are arrays of numpy: (h, w), (h, w, 1), (h, w, 3) BGR or (h, w, 4) BGRA",
+        fix="read a file with cv2.imread(path); give several frames one by one",
+    )
 
 
 def resize_into(frame: NDArray[np.uint8], box: Letterbox, canvas: NDArray[np.uint8]) -> None:

@@ -169,7 +169,13 @@ class Context:
         self._runtime, self._state = runtime, state
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Named arrays in, named arrays out; the results may be overwritten by this context's next call."""
+        """Named arrays in, named arrays out; the results may be overwritten by this context's next call.
+
+        Raises:
+            HnxError: the runtime was closed, an input does not fit, or the library failed.
+        """
+        if not self._runtime._opened:
+            raise self._runtime._not_open()
         self._runtime.check_inputs(inputs)
         try:
             return self._runtime._infer(self._state, inputs)
@@ -205,7 +211,7 @@ class Runtime(ABC):
         """
         self.bundle = bundle
         self.options = options or RuntimeOptions()
-        self._opened = False
+        self._opened = self._closed = False
         self._execution: Execution | None = None
         self._default: Context | None = None
         self._specs: dict[str, TensorSpec] = {bundle.input.name: bundle.input}
@@ -320,7 +326,7 @@ class Runtime(ABC):
             HnxError: the runtime is not open.
         """
         if self._execution is None:
-            raise HnxError(f"{self.name} is not open", fix="call open(), or use it in a with statement")
+            raise self._not_open()
         return self._execution
 
     def describe(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -330,7 +336,7 @@ class Runtime(ABC):
     def context(self) -> Context:
         """A further context for another thread."""
         if not self._opened:
-            raise HnxError(f"{self.name} is not open", fix="call open(), or use it in a with statement")
+            raise self._not_open()
         return Context(self, self._context())
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -346,7 +352,7 @@ class Runtime(ABC):
             HnxError: an input is missing, unknown, or has another shape or type than the network's.
         """
         if self._default is None:
-            raise HnxError(f"{self.name} is not open", fix="call open(), or use it in a with statement")
+            raise self._not_open()
         return self._default.infer(inputs)
 
     def device_times(self) -> list[DeviceTimes]:
@@ -380,7 +386,17 @@ class Runtime(ABC):
         """Free the network; a second call does nothing."""
         if self._opened or self._execution is not None:
             self._close()
+            self._closed = True
         self._opened, self._execution, self._default = False, None, None
+
+    def _not_open(self) -> HnxError:
+        if self._closed:
+            return HnxError(
+                f"{self.name} is closed, it is not open any more",
+                why=f"close() or the end of a with statement freed {self.bundle.name}",
+                fix="load it again, or close it later",
+            )
+        return HnxError(f"{self.name} is not open", fix="call open(), or use it in a with statement")
 
     def __enter__(self) -> Runtime:
         return self.open()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 
 from hybridnets.bundle import Bundle, open_bundle
 from hybridnets.cache import compiled_folder
+from hybridnets.errors import ExitCode, HnxError
 from hybridnets.postprocess import Prediction
 from hybridnets.preprocess import Letterbox
 from runtimes.base import Context, Runtime, RuntimeOptions
@@ -105,6 +109,37 @@ class Predictor:
         self.close()
 
 
+def _check_types(
+    bundle: object, runtime: object, precision: object, threads: object, thresholds: Mapping[str, object]
+) -> None:
+    """Refuse what the annotations of `load` exclude: not everybody has a type checker.
+
+    Raises:
+        HnxError: names the argument (exit code 2).
+    """
+    wrong: list[tuple[str, object, str]] = []
+    if not isinstance(bundle, Bundle | str | os.PathLike):
+        wrong.append(("bundle", bundle, "a folder of `hnx export`, an ONNX file, or an open bundle"))
+    if not isinstance(runtime, str):
+        wrong.append(("runtime", runtime, "a name, such as 'auto' or 'openvino'"))
+    if not isinstance(precision, str):
+        wrong.append(("precision", precision, "a name, such as 'fp32' or 'int8'"))
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)):
+        wrong.append(("threads", threads, "a whole number, or None for all"))
+    wrong += [
+        (name, value, "a number from 0 to 1, or None for the bundle's")
+        for name, value in thresholds.items()
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real))
+    ]
+    for name, value, meaning in wrong:
+        raise HnxError(
+            f"hnx.load got {name}={value!r}",
+            why=f"it is {meaning}, not of type {type(value).__name__}",
+            fix=f"give another {name}, or leave it out" if name != "bundle" else "give its path",
+            code=ExitCode.USAGE,
+        )
+
+
 def load(
     bundle: Bundle | Path | str,
     runtime: str = "auto",
@@ -128,6 +163,7 @@ def load(
     Raises:
         HnxError: says what is wrong and what to do.
     """
+    _check_types(bundle, runtime, precision, threads, {"conf": conf, "iou": iou})
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, weights=False)
     options = RuntimeOptions(precision=precision, threads=threads, cache_dir=user_cache())
     return Predictor(open_runtime(runtime, opened, options), conf=conf, iou=iou)

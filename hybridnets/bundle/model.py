@@ -178,7 +178,15 @@ class Bundle:
         """
         from hybridnets.postprocess import Postprocessor
 
-        return Postprocessor(self.anchors(), self.target, self.seg_mode, conf=conf, iou=iou, form=self.form)
+        return Postprocessor(
+            self.anchors(),
+            self.target,
+            self.seg_mode,
+            conf=conf,
+            iou=iou,
+            form=self.form,
+            seg_classes=len(self.seg_classes),
+        )
 
 
 def _bad_anchors(path: Path, why: str) -> HnxError:

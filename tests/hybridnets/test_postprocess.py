@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hybridnets.anchors import make_anchors
 from hybridnets.errors import HnxError
-from hybridnets.postprocess import Postprocessor, class_map, decode, nms
+from hybridnets.postprocess import Detections, Postprocessor, Prediction, class_map, decode, nms
 from hybridnets.preprocess import Letterbox
 from tests import parity
 
@@ -112,6 +113,26 @@ def test_binary_and_multilabel() -> None:
     assert np.array_equal(multilabel, (logits[0, 1:] >= 0).astype(np.uint8))
     binary = Postprocessor(None, (128, 128), "binary").segment(logits[:, :1], box)
     assert np.array_equal(binary, (logits[0, 0] >= 0).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("index", [-1, 2, 9, "road"])
+def test_masks_of_classes_that_are_not_there(mode: str, index: Any) -> None:
+    box = Letterbox.fit((128, 128), (128, 128))
+    logits = np.random.default_rng(0).standard_normal((1, 3, 128, 128)).astype(np.float32)
+    found = Postprocessor(None, (128, 128), mode, seg_classes=2)({"segmentation": logits}, box)
+    assert found.mask(0).any()
+    assert found.mask(np.int64(1)).any()
+    with pytest.raises(HnxError, match=f"no segmentation class {index!r}") as caught:
+        found.mask(index)
+    assert "there are 2" in caught.value.why
+
+
+def test_masks_where_nobody_said_how_many_classes_there_are() -> None:
+    found = Prediction(Detections.empty(), np.ones((2, 2), np.uint8), Letterbox.fit((2, 2), (128, 128)))
+    assert found.mask(0).all()
+    with pytest.raises(HnxError, match="class -1"):
+        found.mask(-1)
 
 
 def test_nothing_found() -> None:

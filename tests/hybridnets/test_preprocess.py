@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -100,3 +101,13 @@ def test_every_kind_of_image_becomes_bgr8(frame: np.ndarray) -> None:
 def test_other_arrays_are_refused(frame: np.ndarray) -> None:
     with pytest.raises(HnxError, match="A frame of shape"):
         as_bgr8(frame)
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [(None, "the frame is None"), ("road.jpg", "type str"), ([np.zeros((4, 5, 3), np.uint8)], "type list")],
+)
+def test_what_is_no_array_is_refused(frame: Any, words: str) -> None:
+    with pytest.raises(HnxError, match=words) as caught:
+        as_bgr8(frame)
+    assert "cv2.imread" in caught.value.why + caught.value.fix

@@ -129,10 +129,12 @@ def test_contexts_run_side_by_side(
 def test_closing_twice_and_using_after(row: RuntimeEntry, bundle_path: Path, tensor: np.ndarray) -> None:
     runtime = open_runtime(row.name, open_bundle(bundle_path))
     assert runtime.open() is runtime
+    context = runtime.context()
     runtime.close()
     runtime.close()
-    with pytest.raises(HnxError, match="is not open"):
-        runtime.infer({"input": tensor})
+    for call in (runtime.infer, context.infer):
+        with pytest.raises(HnxError, match="is closed, it is not open any more"):
+            call({"input": tensor})
     with pytest.raises(HnxError, match="is not open"):
         _ = runtime.execution
 
