@@ -69,16 +69,20 @@ def first_runnable(bundle: Bundle, precision: str) -> RuntimeEntry:
         HnxError: none does, with the reason of each (exit code 4).
     """
     reasons = []
+    fixes = []
     for row in registry.REGISTRY:
         state = registry.probe(row)
-        refusal = registry.runtime_class(row).refuses(bundle) if state.available else None
-        if precision in state.runnable() and refusal is None:
-            return row
-        reason = state.reason or state.precisions.get(precision) or (refusal[0] if refusal else f"no {precision}")
+        reason = state.reason or state.precisions.get(precision, f"no {precision}")
+        if precision in state.runnable():
+            problem = obstacle(bundle, row, precision)
+            if problem is None:
+                return row
+            reason = problem["reason"]
+            fixes.append(problem["fix"])
         reasons.append(f"{row.name}: {reason}")
     raise HnxError(
         f"No runtime can run {precision} here",
         why="; ".join(reasons),
-        fix='pip install -e ".[openvino]"',
+        fix=fixes[0] if fixes else 'pip install -e ".[openvino]"',
         code=ExitCode.NOTHING_RAN,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hybridnets.anchors import AnchorRule, anchor_count, make_anchors
 from hybridnets.bundle.form import LOWRES_FACTOR, UNFUSED, GraphForm
 from hybridnets.config import ModelConfig, SegMode
-from hybridnets.errors import HnxError, from_os_error
+from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.files import sha256_file
 from hybridnets.onnx_header import TensorSpec, read_onnx_header
 
@@ -115,7 +115,8 @@ class Bundle:
         raise HnxError(
             f"Bundle {self.name} has no {precision} variant for {runtime}",
             why=f"it stores: {stored}",
-            fix="export a bundle with that variant",
+            fix=_made_by(self.path, precision, runtime),
+            code=ExitCode.NOTHING_RAN,
         )
 
     def file(self, relative: str) -> Path:
@@ -187,6 +188,14 @@ class Bundle:
             form=self.form,
             seg_classes=len(self.seg_classes),
         )
+
+
+def _made_by(path: Path, precision: str, runtime: str) -> str:
+    """What adds a stored network to a bundle; only the exporter writes float32."""
+    if precision not in ("int8", "fp16"):
+        return "export the bundle again"
+    target = "fp16" if precision == "fp16" else "tensorrt" if runtime.startswith("tensorrt") else runtime
+    return f"hnx quantize {path} --for {target}"
 
 
 def _bad_anchors(path: Path, why: str) -> HnxError:

@@ -210,6 +210,24 @@ def test_bare_networks_that_cannot_be_served(
     assert caught.value.code == ExitCode.FAILED
 
 
+@pytest.mark.parametrize(
+    ("precision", "runtime", "fix"),
+    [
+        ("int8", "onnxruntime", "hnx quantize {} --for onnxruntime"),
+        ("int8", "tensorrt-weak", "hnx quantize {} --for tensorrt"),
+        ("fp16", "onnxruntime-cuda", "hnx quantize {} --for fp16"),
+        ("fp64", "torch", "export the bundle again"),
+    ],
+)
+def test_a_network_that_is_not_stored_names_what_makes_it(
+    bundle_path: Path, precision: str, runtime: str, fix: str
+) -> None:
+    with pytest.raises(HnxError, match=f"no {precision} variant for {runtime}") as caught:
+        open_bundle(bundle_path).variant(precision, runtime)
+    assert caught.value.fix == fix.format(bundle_path)
+    assert caught.value.code == ExitCode.NOTHING_RAN
+
+
 def test_newest_first(copy: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(copy, tmp_path / "another"))
     os.utime(copy / "manifest.json", ns=(1, 1))

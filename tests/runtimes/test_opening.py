@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hybridnets.bundle import Bundle, open_bundle
+from hybridnets.bundle import Bundle, Variant, open_bundle
 from hybridnets.errors import ExitCode, HnxError
 from runtimes.base import Runtime, RuntimeOptions
-from runtimes.opening import obstacle, open_runtime
+from runtimes.opening import first_runnable, obstacle, open_runtime
 from runtimes.openvino import OpenVinoRuntime
 from runtimes.registry import REGISTRY, entry
 
@@ -51,6 +51,20 @@ def test_auto_passes_over_runtimes_that_refuse_a_bundle(bundle_path: Path, monke
     assert stored is not None
     assert "stores no int8" in stored["reason"]
     assert obstacle(bundle, entry("onnxruntime"), "fp32") is None
+
+
+def test_auto_passes_over_runtimes_that_no_network_is_stored_for(bundle_path: Path) -> None:
+    """INT8 for one runtime: no other can run it, however early it stands in the registry."""
+    bundle = open_bundle(bundle_path)
+    with pytest.raises(HnxError, match="No runtime can run int8") as caught:
+        first_runnable(bundle, "int8")
+    assert "openvino: the bundle stores no int8 network" in caught.value.why
+    assert caught.value.fix.startswith("hnx quantize ")
+    assert caught.value.code == ExitCode.NOTHING_RAN
+    stored = Variant("int8", bundle.variants[0].file, ("onnxruntime",))
+    quantised = dataclasses.replace(bundle, variants=(*bundle.variants, stored))
+    assert first_runnable(quantised, "int8").name == "onnxruntime"
+    assert first_runnable(quantised, "fp32").name == REGISTRY[0].name
 
 
 def test_torch_refuses_bundles_without_weights(bundle_path: Path) -> None:
