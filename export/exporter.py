@@ -13,12 +13,13 @@ from export.fused import FusedGraph, FusedProof, fuse, prove_fused
 from export.graph import add_anchor_output, save, simplify, trace
 from export.manifest import make_manifest, onnx_metadata, weight_metadata
 from export.proof import Proof, prove
+from export.replaced import lost
 from export.rewrites import REWRITES, PassReport, apply_rewrites
 from export.source import Source, load_source
 from hybridnets.anchors import make_anchors, to_cxcywh
 from hybridnets.bundle import MANIFEST, Bundle, bundle_name, open_bundle
 from hybridnets.errors import ExitCode, HnxError
-from hybridnets.files import atomic_directory, sha256_file, write_json
+from hybridnets.files import atomic_directory, read_json, sha256_file, write_json
 from hybridnets.onnx_header import read_onnx_header
 from hybridnets.preprocess import Preprocessor
 
@@ -31,12 +32,17 @@ __all__ = ["ExportResult", "export_bundles", "require_packages"]
 
 @dataclass(frozen=True)
 class ExportResult:
-    """One written bundle."""
+    """One written bundle.
+
+    Attributes:
+        replaced: what the bundle that lay there had, and this one has not; see `export.replaced.lost`.
+    """
 
     bundle: Bundle
     proof: Proof
     bytes: int
     rewrites: tuple[PassReport, ...] = ()
+    replaced: tuple[str, ...] = ()
 
 
 def export_bundles(config: ExportConfig, on_step: Callable[[str], None] = lambda _: None) -> list[ExportResult]:
@@ -60,9 +66,18 @@ def export_bundles(config: ExportConfig, on_step: Callable[[str], None] = lambda
         _refuse_foreign(target)
         with atomic_directory(target) as folder:
             proof, rewrites = _write(config, source, (width, height), folder, partial(_prefixed, on_step, name))
+            replaced = lost(_manifest_of(target), read_json(folder / MANIFEST))
         total = sum(path.stat().st_size for path in target.iterdir())
-        results.append(ExportResult(open_bundle(target, verify=False), proof, total, rewrites))
+        results.append(ExportResult(open_bundle(target, verify=False), proof, total, rewrites, replaced))
     return results
+
+
+def _manifest_of(target: Path) -> Any:
+    """The manifest of the bundle that is there; None where there is none, or one that cannot be read."""
+    try:
+        return read_json(target / MANIFEST)
+    except HnxError:
+        return None
 
 
 def _prefixed(on_step: Callable[[str], None], name: str, text: str) -> None:

@@ -98,7 +98,9 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3
 )
 @click.option("--decode", is_flag=True, help="The graph gives boxes in input pixels.")
 @click.option("--nms", is_flag=True, help="The graph gives the best boxes after suppression; --decode is part of it.")
-@click.option("--nms-conf", type=click.FloatRange(0, 1), help="With --nms: score threshold.  [default: 0.25]")
+@click.option(
+    "--nms-conf", type=click.FloatRange(0, 1, max_open=True), help="With --nms: score threshold.  [default: 0.25]"
+)
 @click.option("--nms-iou", type=click.FloatRange(0, 1), help="With --nms: overlap limit.  [default: 0.3]")
 @click.option("--nms-boxes", type=click.IntRange(min=1), help="With --nms: rows of the output.  [default: 300]")
 @click.option(
@@ -193,6 +195,8 @@ def command(
             f"exported {result.bundle.path} ({result.bytes / 1e6:.1f} MB), proved: largest difference to PyTorch "
             f"{worst.rel_l2:.1e} relative L2, {worst.max_abs:.1e} absolute ({name})"
         )
+        if result.replaced:
+            note(f"it replaced another bundle, of which these are gone: {'; '.join(result.replaced)}")
         if result.rewrites:
             before, after = result.rewrites[0].before, result.rewrites[-1].after
             note(

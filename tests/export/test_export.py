@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,20 @@ def test_replacing(tmp_path: Path) -> None:
     with pytest.raises(HnxError, match="is not a bundle"):
         export(tmp_path)
     assert (folder / "thesis.tex").read_text() == "mine"
+
+
+def test_what_another_bundle_had_is_told(bundle_path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / bundle_path.name
+    shutil.copytree(bundle_path, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "tuning": {"openvino": {}}}))
+    assert export(tmp_path, heads=("det",)).replaced == (
+        "heads: det,seg, now det",
+        "outputs: regression float32 1x6138x4,classification float32 1x6138x1,segmentation float32 1x3x128x256, "
+        "now regression float32 1x6138x4,classification float32 1x6138x1",
+        "settings of hnx tune: openvino",
+    )
+    assert export(tmp_path, heads=("det",)).replaced == ()
 
 
 @pytest.mark.parametrize(

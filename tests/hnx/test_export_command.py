@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,3 +102,26 @@ def test_the_size_is_what_was_asked_for_else_that_of_the_weights(
 
 def test_two_ways_to_name_a_size_at_once() -> None:
     assert main(["export", "--size", "640x384", "--width", "640"]) == ExitCode.USAGE
+
+
+def test_a_threshold_that_no_score_is_above(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--nms", "--nms-conf", "1.0"]) == ExitCode.USAGE
+    assert "--nms-conf" in capsys.readouterr().err
+
+
+def test_what_is_replaced_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    difference = SimpleNamespace(rel_l2=0.0, max_abs=0.0)
+    results = [
+        SimpleNamespace(
+            bundle=SimpleNamespace(path=Path("b")),
+            bytes=1,
+            proof=SimpleNamespace(worst=("boxes", difference)),
+            rewrites=(),
+            replaced=replaced,
+        )
+        for replaced in ((), ("opset 13, now 17", "settings of hnx tune: openvino"))
+    ]
+    monkeypatch.setattr(exporter, "export_bundles", lambda *_: results)
+    assert main(["export", "-w", "untrained"]) == ExitCode.OK
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if "replaced" in text]
+    assert line.endswith("of which these are gone: opset 13, now 17; settings of hnx tune: openvino")
