@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hnx.finite import FiniteRange
+
 if TYPE_CHECKING:
     from hybridnets.bundle import GraphForm
 
@@ -98,10 +100,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3
 )
 @click.option("--decode", is_flag=True, help="The graph gives boxes in input pixels.")
 @click.option("--nms", is_flag=True, help="The graph gives the best boxes after suppression; --decode is part of it.")
-@click.option(
-    "--nms-conf", type=click.FloatRange(0, 1, max_open=True), help="With --nms: score threshold.  [default: 0.25]"
-)
-@click.option("--nms-iou", type=click.FloatRange(0, 1), help="With --nms: overlap limit.  [default: 0.3]")
+@click.option("--nms-conf", type=FiniteRange(0, 1, max_open=True), help="With --nms: score threshold.  [default: 0.25]")
+@click.option("--nms-iou", type=FiniteRange(0, 1), help="With --nms: overlap limit.  [default: 0.3]")
 @click.option("--nms-boxes", type=click.IntRange(min=1), help="With --nms: rows of the output.  [default: 300]")
 @click.option(
     "--activation",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from hnx.finite import FiniteRange
+
 if TYPE_CHECKING:
     from calibration.engine import Calibrated, Made, Quantised
 
@@ -63,7 +65,7 @@ _OF_INT8 = ("method", "percentile", "exclude", "bias_correction")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all available]")
 @click.option(
     "--max-drop",
-    type=click.FloatRange(min=0.0),
+    type=FiniteRange(min=0.0),
     metavar="POINTS",
     help="Leave the most harmful blocks in float until no task loses more on labelled images; exit code 3 when "
     "nothing fits.",
@@ -78,7 +80,7 @@ _OF_INT8 = ("method", "percentile", "exclude", "bias_correction")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Images for --max-drop.")
 @click.option(
     "--max-latency-ratio",
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=FiniteRange(min=0.0, min_open=True),
     metavar="RATIO",
     help="Exit code 3 when INT8 takes more than this share of FP32's time here.",
 )
