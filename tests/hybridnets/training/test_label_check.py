@@ -10,7 +10,7 @@ import pytest
 
 from hybridnets.dataset import Split, open_split
 from hybridnets.errors import HnxError
-from hybridnets.training import trainer
+from hybridnets.training import begin
 from hybridnets.training.label_check import check_masks, spread
 from hybridnets.training.trainer import train
 from tests.hybridnets.training.tiny import SIZE, config, make_data, project
@@ -63,6 +63,6 @@ def test_a_run_looks_at_the_masks_it_learns_from(split: Split, tmp_path: Path, m
     def seen(*_: object) -> None:
         raise HnxError("Masks were looked at")
 
-    monkeypatch.setattr(trainer, "check_masks", seen)
+    monkeypatch.setattr(begin, "check_masks", seen)
     with pytest.raises(HnxError, match="Masks were looked at"):
         train(config(split.labels.parents[1], tmp_path / "run"))
