@@ -110,12 +110,18 @@ def _print_agreement(item: Agreement) -> None:
         print(f"  {name:16}" + "".join(f"{figures[task]:14.2f}" for task in names))
     print(f"  {'spread':16}" + "".join(f"{item.spread[task]:14.2f}" for task in names))
     for name, lost in item.differences.items():
-        cells = [(lost.points[task], *lost.interval.get(task, (float("nan"), float("nan")))) for task in names]
-        told = "; ".join(
-            f"{task} {points:+.2f} ({low:+.2f} to {high:+.2f})"
-            for task, (points, low, high) in zip(names, cells, strict=True)
-        )
-        print(f"  {name} lost against the simulated network: {told}")
+        print(f"  {name} lost against the simulated network: {_told(lost)}")
+    if item.lost is not None:
+        print(f"  the simulated network lost against {item.lost.baseline}: {_told(item.lost)}")
+
+
+def _told(lost: Loss) -> str:
+    """Points lost of each task, with their intervals."""
+    cells = []
+    for task, points in lost.points.items():
+        low, high = lost.interval.get(task, (float("nan"), float("nan")))
+        cells.append(f"{task} {points:+.2f} ({low:+.2f} to {high:+.2f})")
+    return "; ".join(cells)
 
 
 def _write(options: argparse.Namespace, report: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ difference of two runtimes' figures comes with its interval, which narrows with 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = ["LIMIT", "Agreement", "agree"]
 
 # points that two runtimes' figures of one file may differ by
 LIMIT = 0.3
+FLOAT = "float32"
 RUNTIMES = ("onnxruntime", "openvino", SIMULATED)
 
 
@@ -37,6 +38,7 @@ class Agreement:
         figures: runtime to task to points.
         executed: runtime to how many convolutions it ran in which precision, as far as it tells.
         differences: runtime to what it lost against the simulated network; empty where that did not run.
+        lost: what the simulated network lost against float32: the file's own loss, without any runtime's kernels.
     """
 
     placement: str
@@ -44,6 +46,7 @@ class Agreement:
     figures: dict[str, dict[str, float]]
     executed: dict[str, Any]
     differences: dict[str, Loss] = field(default_factory=dict)
+    lost: Loss | None = None
 
     @property
     def spread(self) -> dict[str, float]:
@@ -59,9 +62,8 @@ class Agreement:
             "points": self.figures,
             "spread": self.spread,
             "executed": self.executed,
-            "lost_against_simulated": {
-                name: {"points": lost.points, "interval": lost.interval} for name, lost in self.differences.items()
-            },
+            "lost_against_simulated": {name: asdict(lost) for name, lost in self.differences.items()},
+            "lost_against_float": None if self.lost is None else asdict(self.lost),
         }
 
 
@@ -80,6 +82,9 @@ def agree(
     Raises:
         HnxError: the bundle stores none, or a runtime refuses one.
     """
+    with open_network(Network(FLOAT, bundle, RUNTIMES[0], "fp32"), threads) as runtime:
+        on_step(f"{FLOAT} in {runtime.name}")
+        unrounded = score(runtime, samples)
     found = []
     for placement, path in int8_files(bundle).items():
         executed: dict[str, Any] = {}
@@ -93,5 +98,6 @@ def agree(
         others = [name for name in scored if name != SIMULATED and SIMULATED in scored]
         differences = {name: loss(SIMULATED, name, scored) for name in others}
         figures = {name: tasks(accumulator) for name, accumulator in scored.items()}
-        found.append(Agreement(placement, path.name, figures, executed, differences))
+        lost = loss(FLOAT, SIMULATED, {FLOAT: unrounded, **scored}) if SIMULATED in scored else None
+        found.append(Agreement(placement, path.name, figures, executed, differences, lost))
     return found

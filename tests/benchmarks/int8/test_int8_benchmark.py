@@ -58,6 +58,9 @@ def test_one_file_in_three_runtimes(quantised: Path, samples: list[Sample]) -> N
         )
         low, high = item.differences["onnxruntime"].interval["road mIoU"]
         assert low <= high
+        assert item.lost is not None
+        assert item.lost.baseline == "float32"
+        assert item.to_json()["lost_against_float"]["points"] == item.lost.points
     assert found[0].executed["onnxruntime"]
 
 
