@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from hybridnets.bundle import DEFAULT_FOLDER, UNFUSED, GraphForm
-from hybridnets.config import Activation, check_backbone, check_size
+from hybridnets.config import Activation, check_backbone, check_coefficient, check_size
 from hybridnets.errors import ExitCode, HnxError, did_you_mean
 
 __all__ = ["LAYOUTS", "OPSETS", "ExportConfig", "Head"]
@@ -71,6 +71,8 @@ class ExportConfig:
         for width, height in self.sizes:
             check_size(width, height)
         check_backbone(self.backbone)
+        if self.compound_coef is not None:
+            check_coefficient(self.compound_coef)
         if self.opset not in OPSETS:
             raise HnxError(
                 f"ONNX opset {self.opset} is not supported",

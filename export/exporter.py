@@ -15,7 +15,7 @@ from export.manifest import make_manifest, onnx_metadata, weight_metadata
 from export.proof import Proof, prove
 from export.replaced import lost
 from export.rewrites import REWRITES, PassReport, apply_rewrites
-from export.source import Source, load_source
+from export.source import Source, check_request, load_source
 from hybridnets.anchors import make_anchors, to_cxcywh
 from hybridnets.bundle import MANIFEST, Bundle, bundle_name, open_bundle
 from hybridnets.errors import ExitCode, HnxError
@@ -55,6 +55,7 @@ def export_bundles(config: ExportConfig, on_step: Callable[[str], None] = lambda
         HnxError: missing packages (exit code 4), a bad checkpoint, project or folder, or a failed proof. What could
             not be proved is not written; bundles of earlier sizes stay.
     """
+    check_request(config)
     require_packages()
     on_step("loading the network")
     source = load_source(config)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from export.config import ExportConfig
-from hybridnets.carried import carried_project
+from hybridnets.carried import carried_activation, carried_project
 from hybridnets.config import ModelConfig
 from hybridnets.errors import ExitCode, HnxError
 from hybridnets.project import DEFAULT_PROJECT, Project, load_project
@@ -14,7 +14,7 @@ from hybridnets.project import DEFAULT_PROJECT, Project, load_project
 if TYPE_CHECKING:
     from hybridnets.network.model import HybridNets
 
-__all__ = ["Source", "load_source"]
+__all__ = ["Source", "check_request", "load_source"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,29 @@ class Source:
     deployed: HybridNets
     project: Project
     origin: dict[str, Any]
+
+
+def check_request(config: ExportConfig) -> None:
+    """Refuse what can be refused before torch is imported and the checkpoint read, which takes many seconds.
+
+    Raises:
+        HnxError: the project cannot be read, or the weights were trained with another activation (exit code 2).
+    """
+    if config.project is not None:
+        load_project(config.project)
+    found = None if config.weights is None else carried_activation(config.weights)
+    if found is not None:
+        _check_activation(config, found)
+
+
+def _check_activation(config: ExportConfig, found: str) -> None:
+    if config.activation not in (None, found):
+        raise HnxError(
+            f"{config.weights} was trained with {found}, {config.activation} was asked for",
+            why="another activation makes another network of the same weights",
+            fix="leave --activation out",
+            code=ExitCode.USAGE,
+        )
 
 
 def load_source(config: ExportConfig) -> Source:
@@ -46,13 +69,7 @@ def load_source(config: ExportConfig) -> Source:
     )
     carried = config.project is None and "classes" in checkpoint.metadata
     project = carried_project(config.weights, checkpoint.metadata, found) if carried else _named_project(config)
-    if config.activation not in (None, found.activation):
-        raise HnxError(
-            f"{config.weights} was trained with {found.activation}, {config.activation} was asked for",
-            why="another activation makes another network of the same weights",
-            fix="leave --activation out",
-            code=ExitCode.USAGE,
-        )
+    _check_activation(config, found.activation)
     expected = ModelConfig(
         compound_coef=found.compound_coef if config.compound_coef is None else config.compound_coef,
         num_classes=len(project.classes),

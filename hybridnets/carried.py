@@ -15,7 +15,7 @@ from hybridnets.config import ModelConfig, check_normalisation, check_size
 from hybridnets.errors import HnxError
 from hybridnets.project import DEFAULT_PROJECT, Project
 
-__all__ = ["carried_project", "carried_size"]
+__all__ = ["carried_activation", "carried_project", "carried_size"]
 
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 _MOST_HEADER = 1 << 24  # bytes; that of coefficient 7 with all names has a hundredth of it
@@ -60,6 +60,24 @@ def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
         raise ValueError("its class names are not a list of texts")
     return tuple(value)
+
+
+def carried_activation(weights: Path) -> str | None:
+    """The activation that the header of a safetensors file names, read without torch.
+
+    Returns:
+        None for any other file, and where the header says nothing: whoever reads the tensors tells more.
+    """
+    try:
+        with weights.open("rb") as stream:
+            head = stream.read(9)
+            length = int.from_bytes(head[:8], "little")
+            if head[8:] != b"{" or length > _MOST_HEADER:
+                return None
+            found = json.loads(json.loads(head[8:] + stream.read(length - 1))["__metadata__"]["activation"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def carried_size(weights: Path) -> tuple[int, int] | None:

@@ -243,8 +243,10 @@ def _read_torch(path: Path) -> Any:
 
 
 def _first_line(error: Exception) -> str:
+    """Its type and the beginning of its text, which may be a bare number."""
     text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    name = type(error).__name__
+    return f"{name}: {text.splitlines()[0][:200]}" if text else name
 
 
 def _find_state(path: Path, content: Any) -> tuple[dict[str, Any], dict[str, Any], str]:

@@ -114,13 +114,7 @@ class ModelConfig:
     backbone: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.compound_coef < len(SCALING):
-            raise HnxError(
-                f"There is no HybridNets with compound coefficient {self.compound_coef}",
-                why=f"the scaling table goes from 0 to {len(SCALING) - 1}",
-                fix="use -c 3, the published network",
-                code=ExitCode.USAGE,
-            )
+        check_coefficient(self.compound_coef)
         for name, allowed in (("seg_mode", get_args(SegMode)), ("activation", get_args(Activation))):
             value = getattr(self, name)
             if value not in allowed:
@@ -155,6 +149,21 @@ class ModelConfig:
     def seg_channels(self) -> int:
         """Channels of the segmentation output: 1 for binary, else background + classes."""
         return 1 if self.seg_mode == "binary" else self.seg_classes + 1
+
+
+def check_coefficient(compound_coef: int) -> None:
+    """Refuse a coefficient that no network has.
+
+    Raises:
+        HnxError: not 0 to 7 (exit code 2).
+    """
+    if not 0 <= compound_coef < len(SCALING):
+        raise HnxError(
+            f"There is no HybridNets with compound coefficient {compound_coef}",
+            why=f"the scaling table goes from 0 to {len(SCALING) - 1}",
+            fix="use -c 3, the published network",
+            code=ExitCode.USAGE,
+        )
 
 
 def check_backbone(name: str | None) -> None:

@@ -151,6 +151,8 @@ def command(
     from export.rewrites import parse_rewrites
     from hnx.console import note, status, success
     from hnx.defaults import DEFAULT_SIZE, choose_weights
+    from hybridnets.config import check_backbone, check_coefficient
+    from hybridnets.project import load_project
 
     if sizes and (width or height):
         raise click.UsageError("give --size, or --width and --height, not both")
@@ -158,6 +160,12 @@ def command(
     form = _form(image, seg, decode, nms, {"conf": nms_conf, "iou": nms_iou, "boxes": nms_boxes})
     if width or height:
         sizes = ((width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1]),)
+    # the weights come last: of a .pth file torch reads the size, and importing it takes seconds
+    check_backbone(backbone)
+    if compound_coef is not None:
+        check_coefficient(compound_coef)
+    if project is not None:
+        load_project(project)
     chosen = choose_weights(
         weights,
         compound_coef=compound_coef,

@@ -127,6 +127,7 @@ def resolve_weights(name_or_path: str | Path) -> Path:
             f"Cannot read the checkpoint {text}",
             why=f"it does not exist, and no weights are called so ({did_you_mean(text, known)})",
             fix="check the path; hnx weights list shows the names",
+            code=ExitCode.USAGE,
         )
     raise HnxError(
         f"There are no weights called {text!r}",

@@ -211,6 +211,7 @@ def test_what_another_bundle_had_is_told(bundle_path: Path, tmp_path: Path) -> N
         {"sizes": ()},
         {"sizes": ((600, 384),)},
         {"sizes": ((0, 128),)},
+        {"compound_coef": 9},
         {"opset": 10},
         {"opset": 21},
         {"heads": ("det", "lane")},

@@ -14,14 +14,19 @@ from export import exporter
 from export.config import ExportConfig
 from hnx.__main__ import main
 from hnx.defaults import Chosen, choose_weights
-from hybridnets.carried import carried_size
+from hybridnets.carried import carried_activation, carried_size
 from hybridnets.errors import ExitCode, HnxError
+
+
+def header(**metadata: str) -> bytes:
+    """That of a checkpoint, with metadata."""
+    text = json.dumps({"__metadata__": metadata}).encode()
+    return struct.pack("<Q", len(text)) + text
 
 
 def with_size(text: str) -> bytes:
     """The header of a checkpoint that names a size."""
-    header = json.dumps({"__metadata__": {"size": text}}).encode()
-    return struct.pack("<Q", len(header)) + header
+    return header(size=text)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,38 @@ def test_the_size_is_what_was_asked_for_else_that_of_the_weights(
 
 def test_two_ways_to_name_a_size_at_once() -> None:
     assert main(["export", "--size", "640x384", "--width", "640"]) == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["-c", "9"], "compound coefficient 9"),
+        (["-p", "nosuch"], "nosuch"),
+        (["-bb", "no such"], "not the name of a backbone"),
+        (["-w", "w.safetensors", "--activation", "relu"], "was trained with hardswish, relu was asked for"),
+        (["-w", "nofile.pth"], "nofile.pth"),
+    ],
+)
+def test_mistakes_show_before_torch_is_imported(
+    words: list[str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("w.safetensors").write_bytes(header(activation='"hardswish"'))
+    monkeypatch.setattr(exporter, "require_packages", lambda: pytest.fail("it imports torch"))
+    monkeypatch.setattr("hybridnets.checkpoint.load_checkpoint", lambda *_: pytest.fail("it reads the checkpoint"))
+    Path("other.pth").write_bytes(b"a pickle")
+    given = words if "-w" in words else ["-w", "other.pth", *words]
+    assert main(["export", *given]) == ExitCode.USAGE
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"short", struct.pack("<Q", 2) + b"{}", b"\xff" * 64])
+def test_an_activation_that_is_not_told(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(content)
+    assert carried_activation(tmp_path / "w.safetensors") is None
+    (tmp_path / "w.safetensors").write_bytes(header(activation="[1]"))
+    assert carried_activation(tmp_path / "w.safetensors") is None
+    assert carried_activation(tmp_path) is None
 
 
 def test_a_threshold_that_no_score_is_above(capsys: pytest.CaptureFixture[str]) -> None:

@@ -341,6 +341,7 @@ def test_hostile_safetensors(tmp_path: Path, content: bytes) -> None:
         (b"PK\x03\x04" + bytes(100), "damaged"),
         (b"<html>404</html>", "not a torch checkpoint"),
         (b"\x80\x02", "damaged"),
+        (b"hello", "damaged: KeyError: 101"),  # the error's text is a bare number
         (bytes(1000), "not a torch checkpoint"),
     ],
 )

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from hybridnets.errors import HnxError, from_os_error
+from hybridnets.errors import ExitCode, HnxError, from_os_error
 from hybridnets.files import atomic_path
 from tools.convert.frame import FOLDERS, Outcome, output_files
 from tools.convert.index import stem_of
@@ -81,6 +81,7 @@ class Journal:
                         f"{place} already holds files that this command did not make",
                         why=f"{self._target} has no {JOURNAL}",
                         fix="name another folder, or move them away",
+                        code=ExitCode.USAGE,
                     )
 
     def _load(self) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -119,6 +120,7 @@ class Journal:
                 f"{self._target} holds a {split} split made with other options or from other files",
                 why="two kinds of labels would be mixed",
                 fix="name another folder, or replace it with --overwrite",
+                code=ExitCode.USAGE,
             )
         keys[split] = key
         kept = {}

@@ -65,7 +65,7 @@ def test_unknown_names_and_paths(files: Path) -> None:
         with pytest.raises(HnxError, match="Cannot read the checkpoint") as caught:
             resolve_weights(text)
         assert "does not exist" in caught.value.why
-        assert caught.value.code == 1
+        assert caught.value.code == 2
 
 
 def test_upstreams_must_be_downloaded_first(files: Path, tmp_path: Path) -> None:

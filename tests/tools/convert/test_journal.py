@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hybridnets.errors import HnxError
+from hybridnets.errors import ExitCode, HnxError
 from tests.processes import alive, children
 from tests.tools.convert.builders import det_frame, dump, outputs, own_frames, run
 from tools.convert import engine
@@ -100,6 +100,7 @@ def test_other_options_are_refused_or_replace(tmp_path: Path, work: list[str]) -
     with pytest.raises(HnxError, match="other options") as caught:
         run(root, tmp_path / "out", names="keep", **OPTIONS)
     assert "--overwrite" in caught.value.fix
+    assert caught.value.code == ExitCode.USAGE
     assert outputs(tmp_path / "out") == before
     shutil.rmtree(root / "images")  # fewer frames: the others must not stay in the index
     own_frames(root, NAMES[:2])
