@@ -1,8 +1,8 @@
 """Scales for the channels of an activation, which the weights that read them take up.
 
-Channels of one map reach differently far: in the shipped network the quietest tenth to less than a twentieth of the
-loudest. By one scale they keep a dozen of the 256 steps, and of the error of INT8 that is the larger part. So every
-channel c is rounded by a scale of its own, and what reads it is scaled back:
+Channels of one map reach differently far. In the median of the 91 maps that depthwise convolutions of the shipped
+network read, half of the channels reach no further than 0.28 of the loudest one, a tenth no further than 0.11: by one
+scale these have 14 of 127 steps. So every channel c is rounded by a scale of its own, and what reads it is scaled back:
 
 * a depthwise convolution has a filter for each channel. q_c = round(x_c / a_c), and its filter, of which the scale is
   per channel anyway, works on a_c q_c.
@@ -13,8 +13,8 @@ channel c is rounded by a scale of its own, and what reads it is scaled back:
 
 Nothing is computed that was not before: rounding has a scale anyway, and runtimes that fuse it into the convolution
 before take a scale for each channel as well. On the shipped network the mean change of boxes' scores fell from 0.0153
-to 0.0100 with depthwise convolutions alone and to 0.0078 with both, pixels whose class changes from 1.7 to 0.7 and
-0.3 %, at 1.01 of the time (OpenVINO, AVX2).
+to 0.0100 with depthwise convolutions alone and to 0.0087 with both, pixels whose class changes from 1.7 to 0.7 and
+0.6 %, at 1.01 of the time (OpenVINO, AVX2).
 """
 
 from __future__ import annotations

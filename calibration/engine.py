@@ -15,7 +15,7 @@ from calibration.frames import FrameSet, select_frames
 from calibration.graph import opset_of
 from calibration.half import HalfModel, prove_half, raise_opset, to_half
 from calibration.lint import Finding, Flavour, lint
-from calibration.placement import PLACEMENTS, Plan, check_exclusions, make_plan, placement
+from calibration.placement import PLACEMENTS, Placement, Plan, check_exclusions, make_plan, placement
 from calibration.qdq import insert_qdq
 from calibration.ranges import Range, RangeConfig, measure_ranges, measured_tensors
 from calibration.strong import prove_strong
@@ -51,6 +51,7 @@ class QuantiseConfig:
         cache: file of ranges; None takes one in the user's cache folder, named by everything that decides the ranges.
         fresh: measure again, and replace the file.
         bias_correction: take the mean error of rounded weights out of the biases.
+        per_tensor: one scale for every activation, for all targets.
 
     Raises:
         HnxError: an unknown target, or none (exit code 2).
@@ -66,6 +67,7 @@ class QuantiseConfig:
     cache: Path | None = None
     fresh: bool = False
     bias_correction: bool = False
+    per_tensor: bool = False
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -214,7 +216,7 @@ def variant_of(target: str, found: Calibrated, config: QuantiseConfig, keep: Col
     Raises:
         HnxError: nothing is left to quantise (exit code 2).
     """
-    where = placement(target)
+    where = placement_of(target, config)
     plan = make_plan(found.model, where, exclude=config.exclude, keep=keep)
     model = insert_qdq(
         found.model,
@@ -227,12 +229,19 @@ def variant_of(target: str, found: Calibrated, config: QuantiseConfig, keep: Col
     )
     details = {
         "placement": target,
+        "activation_scales": "channel" if where.channelwise else "tensor",
         "exclude": list(config.exclude),
         "kept_float": sorted(keep),
         "method": config.ranges.describe(),
     }
     runtimes = (target,) if target != "tensorrt" else ("tensorrt-weak",)
     return NewVariant("int8", runtimes[0], runtimes, model, details)
+
+
+def placement_of(target: str, config: QuantiseConfig) -> Placement:
+    """The preset of a target, with what the configuration changes of it."""
+    where = placement(target)
+    return replace(where, channelwise=False) if config.per_tensor else where
 
 
 def _make(target: str, found: Calibrated, config: QuantiseConfig, bundle: Bundle, keep: Collection[str]) -> list[Made]:

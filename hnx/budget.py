@@ -169,6 +169,7 @@ def _journal(
         "place": place_of(target),
         "exclude": config.exclude,
         "bias": config.bias_correction,
+        "per_tensor": config.per_tensor,
         "data": split.digest(),
         "tasks": task_names(heads),
         "images": min(budget.limit, len(split)),

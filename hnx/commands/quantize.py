@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _OF_MAX_DROP = ("data", "project", "limit", "report")
-_OF_INT8 = ("method", "percentile", "exclude", "bias_correction")
+_OF_INT8 = ("method", "percentile", "exclude", "bias_correction", "per_tensor")
 
 
 @click.command(
@@ -54,6 +54,11 @@ _OF_INT8 = ("method", "percentile", "exclude", "bias_correction")
     "--exclude", multiple=True, metavar="REGEX", help="Nodes and blocks that stay in floating point; repeatable."
 )
 @click.option("--bias-correction", is_flag=True, help="Take the mean error of rounded weights out of the biases.")
+@click.option(
+    "--per-tensor",
+    is_flag=True,
+    help="One scale for each activation of OpenVINO's network, too.  [default: one for each of its channels]",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of frames.")
 @click.option(
     "--cache",
@@ -95,6 +100,7 @@ def command(
     percentile: float,
     exclude: tuple[str, ...],
     bias_correction: bool,
+    per_tensor: bool,
     seed: int,
     cache: Path | None,
     fresh: bool,
@@ -138,6 +144,7 @@ def command(
         cache=cache,
         fresh=fresh,
         bias_correction=bias_correction,
+        per_tensor=per_tensor,
     )
     _check_companions(method, max_drop, config.targets)
     check_ratio(config.targets, max_latency_ratio)

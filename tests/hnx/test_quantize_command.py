@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from hnx.__main__ import main
@@ -118,6 +119,25 @@ def test_what_is_next(
 ) -> None:
     assert quantize(bundle, frames, "--for", target) == ExitCode.OK
     assert f"Next: hnx {command.format(bundle)}" in capsys.readouterr().out
+
+
+def test_one_scale_for_each_activation_on_request(bundle: Path, frames: Path) -> None:
+    scales = {}
+    for words, told in (((), "channel"), (("--per-tensor",), "tensor")):
+        assert quantize(bundle, frames, "--for", "openvino,onnxruntime", *words) == ExitCode.OK
+        opened = open_bundle(bundle)
+        (record,) = [
+            entry for entry in opened.manifest["variants"]
+            if entry["precision"] == "int8" and entry["runtimes"] == ["openvino"]
+        ]  # fmt: skip
+        assert record["activation_scales"] == told
+        model = onnx.load(opened.file(record["file"]))
+        values = {tensor.name: tensor for tensor in model.graph.initializer}
+        # weights are stored as INT8: what is rounded when it runs is activations
+        rounded = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+        scales[told] = sum(len(values[node.input[1]].dims) for node in rounded)
+    assert scales["tensor"] == 0
+    assert scales["channel"] > 9
 
 
 def test_options_of_int8_that_change_nothing_of_fp16_are_named(
