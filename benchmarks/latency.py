@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from benchmarks.results import make_report
 from benchmarks.rows import Row
 from benchmarks.sampling import KINDS, WarmUpRule
 from hybridnets.errors import HnxError
+from hybridnets.files import temporary_directory
 from runtimes.opening import obstacle
 from runtimes.registry import entry, runtime_class
 
@@ -113,13 +113,13 @@ def run_bench(
     environment = describe_environment()
     counters = throttle_counters()
     rows = [Row(runtime, precision) for runtime, precision in planned_rows(config.runtimes, config.bundle)]
-    with Meter(config.power) as meter, tempfile.TemporaryDirectory(prefix="hnx-bench-") as folder:
+    with Meter(config.power) as meter, temporary_directory("hnx-bench-") as folder:
         names = []
         for index, data in enumerate(encoded):
-            path = Path(folder) / f"{index:03d}.jpg"
+            path = folder / f"{index:03d}.jpg"
             path.write_bytes(data.tobytes())
             names.append(str(path))
-        cache = Path(folder) / "compiled"
+        cache = folder / "compiled"
         run = _Run(config, rows, names, expected, start, on_progress or (lambda progress: None), meter, cache)
         _rest(run)
         with closing_all(run.workers):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,15 +178,16 @@ def _tune(config: TuneConfig, rewrites: bool, dry_run: bool) -> None:
     from hnx.console import note, progress, status, success
     from hnx.graphs import make_graphs
     from hybridnets.bundle.tuning import store_tuning
+    from hybridnets.files import temporary_directory
 
-    with tempfile.TemporaryDirectory(prefix="hnx-tune-") if rewrites else nullcontext("") as folder:
+    with temporary_directory("hnx-tune-") if rewrites else nullcontext() as folder:
         with status(f"tuning {config.bundle.name} for {config.runtime}") as step, progress() as bar:
             task = bar.add_task("inferences", total=None, extra="")
 
             def show(done: int, total: int, text: str) -> None:
                 bar.update(task, completed=done, total=total, extra=text)
 
-            graphs = partial(make_graphs, config.bundle, Path(folder), note) if rewrites else None
+            graphs = None if folder is None else partial(make_graphs, config.bundle, folder, note)
             result = tune(config, step, show, note, graphs)
         _print(result.tuning)
         for precision, reason in result.left_out.items():
