@@ -24,6 +24,8 @@ LEAST_THRESHOLD = 0.45
 CROWD = 200
 # pixels; the grid's numbers stay small: narrower boxes are put where boxes of this width are, wider ones are refused
 NARROW, WIDE = 1 / 16, 1e5
+# cells of all classes are numbered; a threshold of 0.98 and slivers across a large image come to more
+MOST_CELLS = 1 << 62
 # pairs looked at together: a handful of arrays of 0.5 MB, which stay in the cache
 BLOCK = 1 << 16
 # of the classes of width and height around a box's own, one of each two that lie opposite: every pair is met once
@@ -40,7 +42,8 @@ def worth_it(boxes: NDArray[np.float64], threshold: float) -> bool:
 
 
 def suppress(boxes: NDArray[np.float64], threshold: float) -> NDArray[np.int64] | None:
-    """Indices of the kept boxes, ascending; None where they lie so close that OpenCV is quicker.
+    """Indices of the kept boxes, ascending; None where they lie so close that OpenCV is quicker, or a grid for them
+    would have more cells than there are numbers.
 
     A box goes when a kept one before it overlaps it by more than the threshold, in OpenCV's own arithmetic.
 
@@ -49,7 +52,7 @@ def suppress(boxes: NDArray[np.float64], threshold: float) -> NDArray[np.int64] 
         threshold: IoU.
     """
     grid = _Grid(boxes, threshold)
-    if grid.pairs > CROWD * len(boxes):
+    if grid.pairs is None or grid.pairs > CROWD * len(boxes):
         return None
     found = list(grid.overlapping())
     pairs = [np.concatenate([np.zeros(0, np.int64), *(pair[side] for pair in found)]) for side in (0, 1)]
@@ -57,7 +60,7 @@ def suppress(boxes: NDArray[np.float64], threshold: float) -> NDArray[np.int64] 
     order = np.argsort(first, kind="stable")
     first, second = first[order], second[order]
     better, starts = np.unique(first, return_index=True)
-    ends = [*starts[1:].tolist(), len(first)]
+    ends = [*starts[1:].tolist(), len(first)][: len(starts)]
     kept = np.ones(len(boxes), np.bool_)
     for index, start, end in zip(better.tolist(), starts.tolist(), ends, strict=True):
         if kept[index]:
@@ -97,6 +100,10 @@ class _Grid:
             max(int(place.max()) for (at, _), place in places.items() if at == axis) + 2 for axis in (0, 1)
         )
 
+        self._ranges: list[Pairs] | None = None
+        if int(count[0]) * int(count[1]) * rows * columns >= MOST_CELLS:
+            return
+
         def keys(across: int, down: int) -> NDArray[np.int64]:
             kind = (levels[:, 0] + across) * count[1] + levels[:, 1] + down
             return (kind * rows + places[1, down]) * columns + places[0, across]
@@ -106,7 +113,7 @@ class _Grid:
         own = keys(0, 0)[self._order]
         self._confirm = _Confirm(boxes[self._order], sides[self._order], centres[self._order], threshold)
         # for each box the places, from and to, of boxes in neighbouring cells of a row of a class
-        self._ranges: list[Pairs] = []
+        self._ranges = []
         for across, down in HALF:
             same = (across, down) == (0, 0)
             middle = own if same else keys(across, down)[self._order]
@@ -116,13 +123,13 @@ class _Grid:
                 self._ranges.append((low, np.searchsorted(own, middle + row + 1, side="right")))
 
     @property
-    def pairs(self) -> int:
-        """How many are in reach of each other."""
-        return sum(int((high - low).sum()) for low, high in self._ranges)
+    def pairs(self) -> int | None:
+        """How many are in reach of each other; None where the grid would be too fine."""
+        return None if self._ranges is None else sum(int((high - low).sum()) for low, high in self._ranges)
 
     def overlapping(self) -> Iterator[Pairs]:
         """Every pair that overlaps by more than the threshold, once, in any order."""
-        for low, high in self._ranges:
+        for low, high in self._ranges or ():
             for pair in _expanded(low, high):
                 first, second = self._confirm(*pair)
                 yield self._order[first], self._order[second]

@@ -83,6 +83,20 @@ def test_slivers_at_the_edge_of_the_image(side: int) -> None:
     assert worth_it(mixed, 0.6)
 
 
+def test_a_grid_of_more_cells_than_numbers_is_left_to_opencv() -> None:
+    random = np.random.default_rng(3)
+    corner = random.uniform(0, 9e4, (MANY, 2))
+    boxes = np.concatenate([corner, corner + np.exp(random.uniform(-9, 9, corner.shape))], axis=1)
+    assert worth_it(boxes, 0.98)
+    assert suppress(boxes, 0.98) is None
+    assert kept_by(boxes, 0.5) == opencv(boxes, 0.5)
+
+
+def test_boxes_that_lie_apart_all_stay() -> None:
+    places = 20.0 * np.stack(np.meshgrid(np.arange(60), np.arange(40)), axis=-1).reshape(-1, 2)
+    assert kept_by(np.concatenate([places, places + 9], axis=1), 0.5) == list(range(len(places)))
+
+
 def test_copies_of_one_box_are_left_to_opencv() -> None:
     """The pairs of 46 000 would fill the memory."""
     boxes = np.tile(np.array([[100.0, 100.0, 180.0, 160.0]]), (46_000, 1))
