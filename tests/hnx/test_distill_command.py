@@ -69,7 +69,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_a_student_comes_closer_and_both_are_evaluated(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = words(place, tmp_path, "--data", str(place / "data"), "--lr", "1e-3", "--max-drop", "100")
+    run = words(place, tmp_path, "--data", str(place / "data"), "--lr", "1e-4", "--max-drop", "100")
     assert main(run) == ExitCode.OK
     folder = tmp_path / "teacher-hardswish"
     shown = capsys.readouterr()

@@ -15,7 +15,7 @@ from hybridnets.training.main_process import on_main
 from hybridnets.training.parts import Parts
 from hybridnets.training.report import finite
 from hybridnets.training.resume import to_cpu
-from hybridnets.training.validation import Validation, fitness_of
+from hybridnets.training.validation import Validation
 
 __all__ = ["BEGINNING", "SWAPPED", "adapt", "read_beginning"]
 
@@ -42,7 +42,7 @@ def adapt(config: TrainConfig, world: World, parts: Parts, listener: Listener) -
         before = to_cpu(parts.network.state_dict())
         parts.recalibrator.run(parts.network)
         found[RECALIBRATED] = measure(RECALIBRATED)
-        if _closeness(config, found[RECALIBRATED]) < _closeness(config, found[SWAPPED]):
+        if _distance(found[RECALIBRATED]) > _distance(found[SWAPPED]):
             parts.network.load_state_dict(before)
             if world.is_main:
                 listener.note(
@@ -66,10 +66,10 @@ def read_beginning(folder: Path) -> dict[str, dict[str, Any]]:
     )
 
 
-def _closeness(config: TrainConfig, validation: Validation) -> float:
-    """What the best network is chosen by; the least where a network computes no numbers."""
-    fitness = fitness_of(validation, config.fitness)
-    return fitness if math.isfinite(fitness) and math.isfinite(validation.losses["loss"]) else -math.inf
+def _distance(validation: Validation) -> float:
+    """The loss, which is what training goes on to lower: agreement on a few frames is too coarse to decide."""
+    loss = validation.losses["loss"]
+    return loss if math.isfinite(loss) else math.inf
 
 
 def _quiet(done: int, total: int) -> None:
