@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.graph import Graph, attribute
+from calibration.graph import Graph
 from calibration.placement import Plan
 from calibration.ranges import Range
 
@@ -50,7 +50,7 @@ def smoothing(graph: Graph, plan: Plan, ranges: Mapping[str, Range]) -> dict[str
         node = graph.nodes[number]
         weight = graph.array(node.input[1])
         tensor = node.input[0]
-        if node.op_type != "Conv" or weight is None or weight.ndim != 4 or int(attribute(node, "group", 1)) > 1:
+        if not graph.is_dense(node) or weight is None or weight.ndim != 4:
             continue
         if len(ranges[tensor].reaches) != weight.shape[1]:
             continue

@@ -85,6 +85,10 @@ class Graph:
         shape = tuple(self.constants[name].dims)
         return len(shape) > 2 and shape[1] == 1 and int(attribute(node, "group", 1)) == shape[0] > 1
 
+    def is_dense(self, node: onnx.NodeProto) -> bool:
+        """A convolution that adds up all channels of its input."""
+        return node.op_type == "Conv" and int(attribute(node, "group", 1)) == 1
+
     def in_pipeline(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a step of pre- or postprocessing, which stays in float32."""
         return self.block(node.name).startswith(f"{PIPELINE}/")

@@ -211,7 +211,7 @@ class _Writer:
         return "", activation_scale(found, self._where)
 
     def _is_smoothed(self, node: onnx.NodeProto, tensor: str) -> bool:
-        return tensor in self._factors and node.op_type == "Conv" and int(attribute(node, "group", 1)) == 1
+        return tensor in self._factors and self._graph.is_dense(node)
 
     def quantise_output(self, tensor: str, found: Range) -> None:
         """Let all readers of a tensor read it through its pair."""

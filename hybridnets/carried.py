@@ -69,12 +69,7 @@ def carried_activation(weights: Path) -> str | None:
         None for any other file, and where the header says nothing: whoever reads the tensors tells more.
     """
     try:
-        with weights.open("rb") as stream:
-            head = stream.read(9)
-            length = int.from_bytes(head[:8], "little")
-            if head[8:] != b"{" or length > _MOST_HEADER:
-                return None
-            found = json.loads(json.loads(head[8:] + stream.read(length - 1))["__metadata__"]["activation"])
+        found = _header_value(weights, "activation")
     except (OSError, KeyError, TypeError, ValueError, RecursionError):
         return None
     return found if isinstance(found, str) else None
@@ -89,20 +84,36 @@ def carried_size(weights: Path) -> tuple[int, int] | None:
         tensors tells what is wrong with it.
     """
     try:
-        with weights.open("rb") as stream:
-            head = stream.read(9)
-            if head[8:] != b"{":
-                return _torch_size(weights)
-            length = int.from_bytes(head[:8], "little")
-            if length > _MOST_HEADER:
-                return None
-            width, height = json.loads(json.loads(head[8:] + stream.read(length - 1))["__metadata__"]["size"])
+        try:
+            width, height = _header_value(weights, "size")
+        except _OtherFileError:
+            return _torch_size(weights)
         if type(width) is not int or type(height) is not int:
             return None
         check_size(width, height)
     except (OSError, HnxError, KeyError, TypeError, ValueError, RecursionError):
         return None
     return width, height
+
+
+class _OtherFileError(ValueError):
+    """It does not begin as a safetensors file does."""
+
+
+def _header_value(weights: Path, name: str) -> Any:
+    """What the header of a safetensors file says under a name, read without torch.
+
+    Raises:
+        OSError, KeyError, TypeError, ValueError, RecursionError: it cannot be read, or says nothing of the kind.
+    """
+    with weights.open("rb") as stream:
+        head = stream.read(9)
+        if head[8:] != b"{":
+            raise _OtherFileError
+        length = int.from_bytes(head[:8], "little")
+        if length > _MOST_HEADER:
+            raise ValueError(f"a header of {length} bytes")
+        return json.loads(json.loads(head[8:] + stream.read(length - 1))["__metadata__"][name])
 
 
 def _torch_size(weights: Path) -> tuple[int, int] | None:

@@ -7,17 +7,7 @@ from collections.abc import Collection
 from benchmarks.accuracy.report import EvalReport
 from benchmarks.report import row_name
 
-__all__ = ["gate", "lost", "not_compared"]
-
-
-def gate(report: EvalReport, max_drop: float, required: Collection[tuple[str, str]] = ()) -> list[str]:
-    """One sentence for each reason not to pass, of `not_compared` and `lost`; empty when the gate lets it pass.
-
-    Args:
-        max_drop: percent points that a figure may lie below the baseline's.
-        required: (runtime, precision) of rows that must have run.
-    """
-    return not_compared(report, required) + lost(report, max_drop)
+__all__ = ["lost", "not_compared"]
 
 
 def not_compared(report: EvalReport, required: Collection[tuple[str, str]] = ()) -> list[str]:
@@ -25,6 +15,9 @@ def not_compared(report: EvalReport, required: Collection[tuple[str, str]] = ())
 
     Rows that nobody asked for by name and that cannot run here (bf16 of `--runtime all` on an old processor) are not
     looked at. Where no row is left beside the baseline nothing was compared, and that is no pass.
+
+    Args:
+        required: (runtime, precision) of rows that must have run.
     """
     sentences = []
     for row in report.skipped:
@@ -39,7 +32,11 @@ def not_compared(report: EvalReport, required: Collection[tuple[str, str]] = ())
 
 
 def lost(report: EvalReport, max_drop: float) -> list[str]:
-    """Figures that lie further below the baseline's."""
+    """Figures that lie further below the baseline's.
+
+    Args:
+        max_drop: percent points that a figure may lie below.
+    """
     sentences = []
     for row in report.measured:
         drops = row.get("drop")

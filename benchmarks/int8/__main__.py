@@ -79,10 +79,7 @@ def _print(found: Sequence[Row], lost: dict[str, Loss]) -> None:
     for row in found:
         cells = ""
         if row.name in lost:
-            loss = lost[row.name]
-            for task in names:
-                low, high = loss.interval.get(task, (float("nan"), float("nan")))
-                cells += f"  {f'{loss.points[task]:+.2f} ({low:+.2f} to {high:+.2f})':>27}"
+            cells = "".join(f"  {_cell(lost[row.name], task):>27}" for task in names)
         print(
             f"{row.name:20} {row.p50_ms:8.2f} {row.paired:7.3f} {row.spread[0]:7.3f} {row.spread[1]:7.3f} "
             f"{row.paired_cpu:6.3f}{cells}"
@@ -117,11 +114,12 @@ def _print_agreement(item: Agreement) -> None:
 
 def _told(lost: Loss) -> str:
     """Points lost of each task, with their intervals."""
-    cells = []
-    for task, points in lost.points.items():
-        low, high = lost.interval.get(task, (float("nan"), float("nan")))
-        cells.append(f"{task} {points:+.2f} ({low:+.2f} to {high:+.2f})")
-    return "; ".join(cells)
+    return "; ".join(f"{task} {_cell(lost, task)}" for task in lost.points)
+
+
+def _cell(lost: Loss, task: str) -> str:
+    low, high = lost.interval.get(task, (float("nan"), float("nan")))
+    return f"{lost.points[task]:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def _write(options: argparse.Namespace, report: dict[str, Any]) -> None:

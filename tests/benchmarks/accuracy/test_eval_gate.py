@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from benchmarks.accuracy.gate import gate
+from collections.abc import Collection
+
+from benchmarks.accuracy.gate import lost, not_compared
+from benchmarks.accuracy.report import EvalReport
 from tests.benchmarks.accuracy.eval_fakes import drop, report_of, report_row, skipped_row
 
 BASE = report_row()
+
+
+def gate(report: EvalReport, max_drop: float, required: Collection[tuple[str, str]] = ()) -> list[str]:
+    """Every reason of `hnx eval --max-drop` not to pass."""
+    return not_compared(report, required) + lost(report, max_drop)
 
 
 def test_a_drop_up_to_the_limit_passes() -> None:
