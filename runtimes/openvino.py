@@ -16,6 +16,7 @@ from hybridnets.errors import HnxError
 from runtimes.base import Arrays, Execution, Probe, Runtime, first_line
 from runtimes.compiled import CompiledStore, Kept
 from runtimes.cpu import cpu_flags
+from runtimes.openvino_graph import VERSION, prepare
 
 __all__ = ["OpenVinoRuntime"]
 
@@ -70,6 +71,8 @@ class OpenVinoRuntime(Runtime):
 
     _compiled: Any = None
     _counts: Counter[str]
+    # what `prepare` changed, or why it could not
+    _changes: dict[str, int] | str
     # what a network from the cache reads its weights from: OpenVINO holds no reference of its own
     _blob: Any = None
 
@@ -127,6 +130,7 @@ class OpenVinoRuntime(Runtime):
                 "convolutions": dict(counts),
                 "precision_hint": self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
                 "streams": int(self._compiled.get_property("NUM_STREAMS")),
+                "changes": self._changes,
                 "cache": cache,
                 "cache_ms": cache_ms,
             },
@@ -152,7 +156,7 @@ class OpenVinoRuntime(Runtime):
         if store is not None and key is not None and self._import(ov, core, store.read(key), config):
             return "read", 0.0
         spent = time.perf_counter_ns() - start
-        self._compiled = core.compile_model(str(self.model_path), "CPU", config)
+        self._compiled = core.compile_model(self._network(core), "CPU", config)
         self._counts = _convolutions(self._compiled)
         if store is None or key is None:
             return "off", 0.0
@@ -161,11 +165,28 @@ class OpenVinoRuntime(Runtime):
             exported = self._compiled.export_model()
             # a version of 2024 gives the bytes themselves
             data = exported if isinstance(exported, bytes) else exported.getbuffer()
-            problem = store.write(key, {"convolutions": self._counts}, data)
+            problem = store.write(key, {"convolutions": self._counts, "changes": self._changes}, data)
         except Exception as error:  # whatever kinds of errors the library has: the network runs without
             problem = first_line(error)
         spent += time.perf_counter_ns() - start
         return f"not kept: {problem}" if problem else "written", spent / 1e6
+
+    def _network(self, core: Any) -> Any:
+        """What is compiled: the file as it is, or its network with what OpenVINO computes slowly said otherwise.
+
+        An export without rewrites, and a file made by others, run as they are.
+        """
+        self._changes = {}
+        if self.bundle.rewritten:
+            try:
+                model = core.read_model(str(self.model_path))
+                self._changes = prepare(model, cpu_flags())
+            except Exception as error:  # whatever kinds the library has: the file runs as it is, or says why not
+                self._changes = f"none: {first_line(error)}"
+            else:
+                if self._changes:
+                    return model
+        return str(self.model_path)
 
     def _key(self, ov: Any, core: Any, config: dict[str, Any]) -> dict[str, Any] | None:
         """Everything that decides what the network is compiled to; None where its files cannot be read."""
@@ -181,6 +202,7 @@ class OpenVinoRuntime(Runtime):
             "device": core.get_property("CPU", "FULL_DEVICE_NAME"),
             "capabilities": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
             "flags": sorted(cpu_flags()),
+            "changes": VERSION if self.bundle.rewritten else 0,
             "config": config,
         }
 
@@ -193,12 +215,13 @@ class OpenVinoRuntime(Runtime):
             # read back when the same network was compiled by the same library for the same CPU and settings; to read
             # it again takes 40 ms, a tenth of the whole
             counts = Counter({str(kind): int(number) for kind, number in kept.about["convolutions"].items()})
+            changes = kept.about["changes"]
             names = {name for port in compiled.outputs for name in port.get_names()}
         except Exception:  # whatever kinds of errors the library has
             return False
         if not {spec.name for spec in self.bundle.outputs.values()} <= names:
             return False
-        self._compiled, self._blob, self._counts = compiled, kept.data, counts
+        self._compiled, self._blob, self._counts, self._changes = compiled, kept.data, counts, changes
         return True
 
     def _context(self) -> Any:
