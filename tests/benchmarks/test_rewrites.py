@@ -43,6 +43,17 @@ def test_variants_are_stock_repaired_each_rewrite_and_all(
     assert exports == ["all", "none", *passes]
 
 
+def test_openvino_runs_them_as_exported_and_the_last_as_users_get_it(bundle_path: Path) -> None:
+    bundle = open_bundle(bundle_path)
+    found = rewrites.in_runtime({"max-pool": bundle, "all": bundle}, "openvino")
+    assert {name: entry.rewritten for name, entry in found.items()} == {
+        "max-pool": False,
+        "all": False,
+        "prepared": True,
+    }
+    assert list(rewrites.in_runtime({"all": bundle}, "onnxruntime")) == ["all"]
+
+
 @pytest.mark.usefixtures("exports")
 def test_stock_has_no_tiles_and_the_same_outputs(bundle_path: Path, tmp_path: Path) -> None:
     found = rewrites.make_variants(open_bundle(bundle_path), tmp_path)
@@ -88,7 +99,7 @@ def test_the_limit_decides_the_exit_code(
 ) -> None:
     timings = {"stock": Timing([[10.0]], [[10.0]]), "all": Timing([[9.0]], [[9.0]])}
     asked: list[Any] = []
-    monkeypatch.setattr(rewrites, "make_variants", lambda *_: {})
+    monkeypatch.setattr(rewrites, "make_variants", lambda *_: {"all": open_bundle(bundle_path)})
     monkeypatch.setattr(rewrites, "distances", lambda *_: {"all": {"segmentation": 1e-6}})
     monkeypatch.setattr(rewrites, "measure", lambda *a, **_: asked.append(a[1:]) or timings)
     report = tmp_path / "report.json"
@@ -116,5 +127,5 @@ def test_from_the_command_line(bundle_path: Path, capsys: pytest.CaptureFixture[
     words = [str(bundle_path), "--rounds", "1", "--samples", "1", "--threads", "1", "--dense"]
     assert rewrites.main(words) == ExitCode.OK
     printed = capsys.readouterr().out
-    for name in ("stock", "repaired", "segmentation-head", "fusion-weights", "all", "dense headers (10)"):
+    for name in ("stock", "repaired", "segmentation-head", "fusion-weights", "all", "prepared", "dense headers (10)"):
         assert f"\n{name} " in printed
