@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from calibration.distances import worst_distances
 from calibration.graph import Graph
 from hybridnets.difference import Difference
-from hybridnets.errors import ExitCode, HnxError
+from hybridnets.errors import ExitCode, HnxError, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -214,7 +214,7 @@ def raise_opset(model: onnx.ModelProto, opset: int = STRONG_OPSET) -> onnx.Model
     except Exception as error:
         raise HnxError(
             f"The network cannot be brought to opset {opset}",
-            why=(str(error).strip().splitlines() or [type(error).__name__])[0][:300],
+            why=first_line(error),
             fix=f"export it with --opset {opset}",
         ) from error
 

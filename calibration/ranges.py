@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from calibration.graph import Graph, element_count
 from calibration.histogram import BINS, Histogram
 from calibration.thresholds import entropy, mean_square, percentile
-from hybridnets.errors import ExitCode, HnxError, did_you_mean
+from hybridnets.errors import ExitCode, HnxError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -206,7 +206,7 @@ def _session(model: onnx.ModelProto, threads: int) -> Any:
     except Exception as error:
         raise HnxError(
             "The network cannot be calibrated",
-            why=(str(error).strip().splitlines() or ["ONNX Runtime refuses it"])[0][:300],
+            why=first_line(error),
             fix="export it again with `hnx export`",
         ) from error
 

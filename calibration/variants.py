@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridnets.bundle import MANIFEST, Bundle, open_bundle
-from hybridnets.errors import HnxError
+from hybridnets.errors import HnxError, first_line
 from hybridnets.files import read_json, sha256_file, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def load_model(path: Path) -> onnx.ModelProto:
     except Exception as error:  # protobuf's kinds of errors, and those of external data
         raise HnxError(
             f"Cannot read {path}",
-            why=(str(error).strip().splitlines() or [type(error).__name__])[0][:300],
+            why=first_line(error),
             fix="export it again with `hnx export`",
         ) from error
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from export.repairs import REPAIRS
 from hybridnets.anchors import anchor_count
-from hybridnets.errors import HnxError
+from hybridnets.errors import HnxError, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -100,7 +100,7 @@ def _untraceable(backbone: str, opset: int, error: Exception) -> HnxError:
         cause = cause.__cause__
     return HnxError(
         f"The backbone {backbone} cannot be exported at opset {opset}",
-        why=(str(cause).strip().splitlines() or [type(cause).__name__])[0][:300],
+        why=first_line(cause),
         fix="try a higher --opset (17 is the default), or another backbone",
     )
 

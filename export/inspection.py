@@ -13,7 +13,7 @@ from export.rewrites import REWRITES, PassReport, apply_rewrites
 from export.rewrites.editing import infer_shapes, opset_of
 from export.rewrites.statistics import Statistics, node_statistics
 from hybridnets.blocks import OTHER, PIPELINE, BlockNames, sort_blocks
-from hybridnets.errors import ExitCode, HnxError, from_os_error
+from hybridnets.errors import ExitCode, HnxError, first_line, from_os_error
 from hybridnets.onnx_header import OnnxHeader, TensorSpec, read_onnx_header
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def inspect_file(path: Path, rewrites: Sequence[str] | None = None, shape: Seque
     try:
         return inspect_model(model, tuple(REWRITES) if rewrites is None else rewrites, source=str(path))
     except (ValueError, TypeError, KeyError, IndexError) as error:  # what ONNX's own checks let through
-        raise _unreadable(path, f"its graph contradicts itself: {_first_line(error)}") from error
+        raise _unreadable(path, f"its graph contradicts itself: {first_line(error)}") from error
 
 
 def _fused(bundle: Bundle, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -253,7 +253,7 @@ def load_model(path: Path, shape: Sequence[int] | None = None) -> onnx.ModelProt
     except MemoryError:
         raise
     except Exception as error:  # of protobuf, or of onnx where external data are missing or lie outside the folder
-        raise _unreadable(path, _first_line(error)) from error
+        raise _unreadable(path, first_line(error)) from error
     if shape is not None:
         _set_shape(model, header.inputs[0], shape, path)
     return model
@@ -261,10 +261,6 @@ def load_model(path: Path, shape: Sequence[int] | None = None) -> onnx.ModelProt
 
 def _unreadable(path: Path, why: str) -> HnxError:
     return HnxError(f"Cannot read {path}", why=why, fix="export it again, or copy it together with its .data file")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _set_shape(model: onnx.ModelProto, spec: TensorSpec, shape: Sequence[int], path: Path) -> None:

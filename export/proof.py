@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridnets.difference import Difference, difference
-from hybridnets.errors import HnxError
+from hybridnets.errors import HnxError, first_line
 from hybridnets.preprocess import Preprocessor
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def readable_errors(name: str) -> Iterator[None]:
     except Exception as error:
         raise HnxError(
             f"The exported {name} does not run in ONNX Runtime",
-            why=(str(error).strip().splitlines() or [type(error).__name__])[0][:300],
+            why=first_line(error),
             fix="try another --opset, and report this",
         ) from error
 

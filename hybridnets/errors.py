@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterable
 from enum import IntEnum
 
-__all__ = ["ExitCode", "HnxError", "did_you_mean", "from_os_error", "printable"]
+__all__ = ["ExitCode", "HnxError", "did_you_mean", "first_line", "from_os_error", "printable"]
 
 
 class ExitCode(IntEnum):
@@ -95,6 +95,15 @@ _OS_ERRORS: dict[int, tuple[str, str]] = {
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter name"),
     errno.EMFILE: ("too many open files", "raise the limit: ulimit -n 4096"),
 }
+
+
+def first_line(error: BaseException) -> str:
+    """The first non-empty line of an error's text, cut to 300 characters; its type where it says nothing.
+
+    Libraries print whole call stacks.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
 
 
 def from_os_error(what: str, error: OSError) -> HnxError:

@@ -26,11 +26,14 @@ __all__ = [
     "temporary_directory",
     "write_bytes",
     "write_json",
+    "written_under",
 ]
 
 # A leftover may be removed a minute after its last change, when its writer no longer holds its lock; a day after it
 # where locks cannot be told (some network file systems).
 _FRESH_S, _FORGOTTEN_S = 60, 86_400
+# names that `atomic_path` gives: stem and suffix of what is written
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
 
 
 def sha256_file(path: Path) -> str:
@@ -175,6 +178,16 @@ def _sweep(place: Path, ours: re.Pattern[str]) -> None:
             with contextlib.suppress(OSError):
                 if found.is_dir() and not found.is_symlink() and not _in_use(found):
                     shutil.rmtree(found, ignore_errors=True)
+
+
+def written_under(name: str) -> str:
+    """The name of the file that a temporary name of `atomic_path` is for; empty for other names.
+
+    >>> written_under(".labels.k3v9_x0a.tmp.json")
+    'labels.json'
+    """
+    match = _TEMPORARY.fullmatch(name)
+    return match[1] + (match[2] or "") if match else ""
 
 
 def remove_leftovers(path: Path) -> None:

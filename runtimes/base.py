@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridnets.bundle import Bundle
-from hybridnets.errors import ExitCode, HnxError, did_you_mean
+from hybridnets.errors import ExitCode, HnxError, did_you_mean, first_line
 from hybridnets.onnx_header import TensorSpec
 from runtimes.device_times import DeviceTimes
 
@@ -411,9 +411,3 @@ class Runtime(ABC):
         spec = self.bundle.input
         shape = [size if isinstance(size, int) else 1 for size in spec.shape]
         return {spec.name: np.zeros(shape, spec.dtype)}
-
-
-def first_line(error: BaseException) -> str:
-    """The first non-empty line of an error's text, cut to 300 characters; libraries print whole call stacks."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]

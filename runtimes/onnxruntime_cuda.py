@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from hybridnets.errors import ExitCode, HnxError
-from runtimes.base import Arrays, Execution, Probe, Runtime, first_line
+from hybridnets.errors import ExitCode, HnxError, first_line
+from runtimes.base import Arrays, Execution, Probe, Runtime
 from runtimes.device_times import DeviceTimes
 from runtimes.onnxruntime_profile import Placement, read_profile
 from runtimes.tensorrt.driver import probe as probe_cuda

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridnets.errors import HnxError
-from runtimes.base import Arrays, Execution, Probe, Runtime, first_line
+from hybridnets.errors import HnxError, first_line
+from runtimes.base import Arrays, Execution, Probe, Runtime
 from runtimes.compiled import CompiledStore, Kept
 from runtimes.cpu import cpu_flags
 from runtimes.openvino_graph import VERSION, prepare

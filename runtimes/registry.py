@@ -6,8 +6,8 @@ import importlib
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from hybridnets.errors import ExitCode, HnxError, did_you_mean
-from runtimes.base import Probe, Runtime, first_line
+from hybridnets.errors import ExitCode, HnxError, did_you_mean, first_line
+from runtimes.base import Probe, Runtime
 
 __all__ = [
     "REGISTRY",

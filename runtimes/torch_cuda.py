@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridnets.errors import first_line
 from hybridnets.preprocess import Preprocessor
-from runtimes.base import Arrays, Execution, Probe, first_line
+from runtimes.base import Arrays, Execution, Probe
 from runtimes.device_times import DeviceTimes
 from runtimes.tensorrt.driver import Gpu
 from runtimes.tensorrt.driver import probe as probe_cuda

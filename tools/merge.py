@@ -5,7 +5,6 @@ from __future__ import annotations
 import filecmp
 import itertools
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 from hybridnets.dataset import Split, open_split, split_folders
 from hybridnets.errors import ExitCode, HnxError, from_os_error
-from hybridnets.files import atomic_path, read_json, remove_leftovers, write_json
+from hybridnets.files import atomic_path, read_json, remove_leftovers, write_json, written_under
 from hybridnets.project import Project
 from tools.locks import FolderLock
 
@@ -24,7 +23,6 @@ MANIFEST = "merge.json"
 _KIND, _VERSION = "hnx data merge", 1
 _MOST_TIMES = 1000
 _MOST_BYTES = 1 << 30  # some 100 bytes a sample
-_LEFTOVER = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp(\.[a-z]+)")  # temporary names of hybridnets.files
 
 
 @dataclass(frozen=True)
@@ -258,8 +256,8 @@ def _files_in(place: Path) -> list[Path]:
     """Files of one folder, without hidden ones; what killed writers left is removed."""
     found = []
     for path in sorted(place.iterdir()) if place.is_dir() else ():
-        if match := _LEFTOVER.fullmatch(path.name):
-            remove_leftovers(place / (match[1] + match[2]))
+        if target := written_under(path.name):
+            remove_leftovers(place / target)
         elif not path.name.startswith("."):
             found.append(path)
     return found

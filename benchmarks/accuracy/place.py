@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hybridnets.errors import from_os_error
+from hybridnets.files import temporary_directory
 
 __all__ = ["usable_store"]
 
@@ -35,7 +36,7 @@ def usable_store(folder: Path, say: Callable[[str], None]) -> Iterator[Path]:
             raise from_os_error(f"Cannot use the store {folder}", error) from error
         reason = from_os_error("", OSError(error.errno, error.strerror)).why
         say(f"{folder} cannot be written ({reason}): nothing is kept, so this run cannot go on after an interruption")
-        with tempfile.TemporaryDirectory(prefix="hnx-eval-") as temporary:
-            yield Path(temporary)
+        with temporary_directory("hnx-eval-") as temporary:
+            yield temporary
         return
     yield folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from benchmarks.accuracy.config import EvalConfig
 from benchmarks.accuracy.engine import IMAGE_TIMEOUT_S, LOAD_TIMEOUT_S, open_row, start_child
 from benchmarks.children import Worker
+from hybridnets.files import temporary_directory
 from hybridnets.postprocess import Detections, Prediction
 from hybridnets.preprocess import Letterbox
 
@@ -29,8 +29,8 @@ def predictor(
         worker = start()
         try:
             open_row(worker, config, runtime, precision)
-            with tempfile.TemporaryDirectory(prefix="hnx-eval-") as folder:
-                path = Path(folder) / "prediction.npz"
+            with temporary_directory("hnx-eval-") as folder:
+                path = folder / "prediction.npz"
                 for name in names:
                     reply = worker.call("predict", LOAD_TIMEOUT_S + IMAGE_TIMEOUT_S, name=name, path=str(path))
                     yield _read(path, tuple(reply["frame"]), tuple(reply["target"]))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.power.reading import Reading, Unit, Unreadable, total_rails
-from runtimes.base import first_line
+from hybridnets.errors import first_line
 from runtimes.sysfs import Tree
 
 __all__ = ["Jtop"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.power.reading import Reading, Unit, Unreadable
-from runtimes.base import first_line
+from hybridnets.errors import first_line
 from runtimes.sysfs import Tree
 
 __all__ = ["Nvml"]

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.power.reading import Source, Unreadable
-from hybridnets.errors import ExitCode, HnxError, did_you_mean
-from runtimes.base import first_line
+from hybridnets.errors import ExitCode, HnxError, did_you_mean, first_line
 from runtimes.sysfs import Tree
 
 __all__ = ["AUTO", "OFF", "SOURCES", "Opened", "SourceEntry", "Survey", "open_sources", "parse_sources", "survey"]

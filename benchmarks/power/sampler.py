@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from benchmarks.power.reading import Unreadable
-from runtimes.base import first_line
+from hybridnets.errors import first_line
 
 __all__ = ["Sampler"]
 

@@ -13,7 +13,7 @@ from export.rewrites.max_pool import unpad_max_pools
 from export.rewrites.parallel_convolutions import merge_parallel_convolutions
 from export.rewrites.segmentation_head import fold_segmentation_head
 from export.rewrites.statistics import Statistics, statistics
-from hybridnets.errors import ExitCode, HnxError, did_you_mean
+from hybridnets.errors import ExitCode, HnxError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -168,7 +168,7 @@ def apply_rewrites(model: onnx.ModelProto, names: Sequence[str]) -> tuple[onnx.M
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise HnxError(
             "This graph cannot be rewritten",
-            why=(str(error).strip().splitlines() or ["ONNX refuses it"])[0][:300],
+            why=first_line(error),
             fix="leave the rewrites out with --rewrite none, and report this",
         ) from error
     return copy, tuple(reports)

@@ -9,7 +9,7 @@ import cv2
 
 from hybridnets.dataset.reader import Sample, SampleReader
 from hybridnets.dataset.workers import ordered_map
-from hybridnets.errors import ExitCode, HnxError
+from hybridnets.errors import ExitCode, HnxError, first_line
 
 __all__ = ["BrokenSample", "SampleLoader"]
 
@@ -34,10 +34,8 @@ class _Read:
         except HnxError as error:
             return BrokenSample(name, error)
         except (OSError, cv2.error) as error:
-            why = str(error).strip().splitlines()[-1][:200]
-            return BrokenSample(
-                name, HnxError(f"Cannot read sample {name}", why=why, fix="`hnx data check` looks closer")
-            )
+            what, why = f"Cannot read sample {name}", first_line(error)
+            return BrokenSample(name, HnxError(what, why=why, fix="`hnx data check` looks closer"))
 
 
 class SampleLoader:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from hybridnets.errors import ExitCode, HnxError
+from hybridnets.errors import ExitCode, HnxError, first_line
 
 __all__ = [
     "SUGGESTED",
@@ -159,7 +159,7 @@ def _import_timm() -> Any:
     except Exception as error:  # "operator torchvision::nms does not exist", broken shared libraries
         raise HnxError(
             "timm cannot be imported",
-            why=f"{_first_line(error)}: usually the installed torchvision was built for another torch",
+            why=f"{first_line(error)}: usually the installed torchvision was built for another torch",
             fix="install both from one place: pip install --force-reinstall torch torchvision",
             code=ExitCode.NOTHING_RAN,
         ) from error
@@ -181,10 +181,10 @@ def _create(timm: Any, name: str, *, pretrained: bool = False, **options: Any) -
         if pretrained:
             raise HnxError(
                 f"Cannot get timm's weights of {name}",
-                why=_first_line(error),
+                why=first_line(error),
                 fix="check the connection, or name the model.safetensors of that model: --encoder FILE",
             ) from error
-        raise _unsuitable(name, f"timm says: {_first_line(error)}") from error
+        raise _unsuitable(name, f"timm says: {first_line(error)}") from error
 
 
 @torch.inference_mode()
@@ -199,7 +199,7 @@ def _tried(name: str, module: nn.Module, channels: tuple[int, ...]) -> bool:
     try:
         maps = module.eval()(torch.zeros(1, 3, rows, columns))
     except Exception as error:
-        raise _unsuitable(name, f"it cannot take an input of {columns}x{rows}: {_first_line(error)}") from error
+        raise _unsuitable(name, f"it cannot take an input of {columns}x{rows}: {first_line(error)}") from error
     finally:
         module.train(training)
     shapes = [tuple(x.shape) for x in maps]
@@ -232,8 +232,3 @@ def _unsuitable(name: str, why: str) -> HnxError:
         fix=f"take one that can: {suggestions()}",
         code=ExitCode.USAGE,
     )
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hybridnets.dataset import Sample, SampleReader
-from hybridnets.errors import HnxError
+from hybridnets.errors import HnxError, first_line
 from hybridnets.preprocess import PAD_VALUE, resize_into
 from hybridnets.training.orphans import end_with_parent
 
@@ -323,7 +323,7 @@ def training_batches(
             raise
         raise HnxError(
             "A process that reads samples died",
-            why=str(error).splitlines()[0],
+            why=first_line(error),
             fix="it may have run out of memory: try fewer workers (-n) or a smaller batch (-b)",
         ) from error
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hybridnets.errors import ExitCode, HnxError
+from hybridnets.errors import ExitCode, HnxError, first_line
 
 __all__ = ["World", "average_buffers", "joined", "own_device", "sum_over_processes", "synchronise_batch_norms"]
 
@@ -92,7 +92,7 @@ def joined(device: str | None = None) -> Iterator[World]:
     except (RuntimeError, ValueError) as error:
         raise HnxError(
             f"Process {rank} of {size} cannot reach the others",
-            why=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            why=first_line(error),
             fix="start all of them with torchrun, and open the port of --rdzv-endpoint between the machines",
             code=ExitCode.NOTHING_RAN,
         ) from error
@@ -138,7 +138,7 @@ def _device(name: str | None, local_rank: int, *, several: bool) -> torch.device
     except (RuntimeError, AssertionError, ValueError, ImportError) as error:
         raise HnxError(
             f"Cannot compute on {name}",
-            why=(str(error).splitlines() or [type(error).__name__])[0][:200],
+            why=first_line(error),
             fix="leave --device out, or name cpu; under torchrun start as many processes as there are GPUs",
             code=ExitCode.NOTHING_RAN,
         ) from error

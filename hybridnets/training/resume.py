@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridnets.errors import HnxError, from_os_error
-from hybridnets.files import atomic_path, remove_leftovers
+from hybridnets.errors import HnxError, first_line, from_os_error
+from hybridnets.files import atomic_path, remove_leftovers, written_under
 
 __all__ = [
     "LAST",
@@ -49,8 +49,6 @@ _STEP_FILE = re.compile(r"hybridnets-d\d+_(\d+)_(\d+)\.pth")
 _BEST_FILE = re.compile(r"hybridnets-d\d+_\d+_\d+_best\.pth")
 # what a run leaves beside its best networks and its tables, which are begun anew
 _RESULTS = (LAST, "best.safetensors", "report.json", "curves.png", "before.json", "distill.json")
-# a temporary file of `hybridnets.files.atomic_path`
-_LEFTOVER = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp(\.(?:pth|safetensors|csv|json|png))")
 _NEEDED = (
     *("format", "step", "steps_per_epoch", "digest", "history", "anchors"),
     *("model", "train_model", "ema_updates", "optimizer", "schedule", "scaler"),
@@ -166,7 +164,7 @@ def read_last(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file may fail in any way
         raise HnxError(
             what,
-            why=f"it is damaged or holds more than tensors: {_first_line(error)}",
+            why=f"it is damaged or holds more than tensors: {first_line(error)}",
             fix="start from the newest *_best.pth of the folder instead: -w FILE with another -o",
         ) from error
     missing = [key for key in _NEEDED if not isinstance(content, dict) or key not in content]
@@ -181,14 +179,9 @@ def damaged(path: Path, error: Exception) -> HnxError:
     """The user's error for a checkpoint whose parts are there but make no sense."""
     return HnxError(
         f"Cannot resume from {path}",
-        why=f"it is damaged: {_first_line(error)}",
+        why=f"it is damaged: {first_line(error)}",
         fix="start from the newest *_best.pth of the folder instead: -w FILE with another -o",
     )
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, or its kind where it says nothing, as for an empty file."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def to_cpu(value: Any) -> Any:
@@ -240,6 +233,5 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def _sweep(folder: Path) -> None:
     """Remove half-written files of processes that were killed: a best network's name does not come again."""
     with contextlib.suppress(OSError):
-        matches = [_LEFTOVER.fullmatch(path.name) for path in folder.iterdir()]
-        for target in {match[1] + match[2] for match in matches if match}:
+        for target in {written_under(path.name) for path in folder.iterdir()} - {""}:
             remove_leftovers(folder / target)

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hybridnets.errors import ExitCode, HnxError
-from runtimes.base import first_line
+from hybridnets.errors import ExitCode, HnxError, first_line
 from runtimes.tensorrt.driver import Driver, Gpu, load_driver
 
 __all__ = ["Buffer", "CudaPythonDevice", "Device", "PyCudaDevice", "Stream", "open_device"]

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from hybridnets.cache import cache_folder
-from hybridnets.errors import ExitCode, HnxError, from_os_error
-from hybridnets.files import atomic_path, sha256_file, write_json
+from hybridnets.errors import ExitCode, HnxError
+from hybridnets.files import atomic_path, sha256_file, temporary_directory, write_json
 from hybridnets.version import __version__
 from runtimes.tensorrt.choose import network_digest
 from runtimes.tensorrt.config import PlanConfig
@@ -91,14 +91,9 @@ def build_plan(
     # the builder works in another folder
     named = None if config.timing_cache is None else config.timing_cache.resolve()
     config = replace(config, onnx=config.onnx.resolve(), timing_cache=named)
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix="hnx-build-")
-    except OSError as error:
-        raise from_os_error("Cannot make a temporary folder", error) from error
-    with scratch as name:
-        folder = Path(name)
+    with temporary_directory("hnx-build-") as folder:
         cache = timing_cache_folder()
-        job = {"config": config.to_json(), "folder": name, "cache_dir": None if cache is None else str(cache)}
+        job = {"config": config.to_json(), "folder": str(folder), "cache_dir": None if cache is None else str(cache)}
         result = _run(job, show, worker)
         made = folder / "plan"
         layers = [_layer(value) for value in result["layers"]]

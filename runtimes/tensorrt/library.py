@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from typing import Any
 
-from hybridnets.errors import ExitCode, HnxError
-from runtimes.base import first_line
+from hybridnets.errors import ExitCode, HnxError, first_line
 from runtimes.tensorrt.config import Flavor
 from runtimes.tensorrt.driver import CudaState
 

@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hybridnets.errors import ExitCode, HnxError, from_os_error
+from hybridnets.errors import ExitCode, HnxError, first_line, from_os_error
 from hybridnets.files import write_bytes
-from runtimes.base import first_line
 
 if TYPE_CHECKING:
     from runtimes.tensorrt.builder import Report

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks import crosscheck
+from hybridnets.bundle import open_bundle
 from hybridnets.errors import HnxError
 
 
@@ -21,8 +23,17 @@ def test_sides_take_turns(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     order: list[str] = []
-    monkeypatch.setattr(crosscheck, "measure_hnx", lambda *_: order.append("hnx") or 10.0)
-    monkeypatch.setattr(crosscheck, "measure_vendor", lambda *_: order.append("vendor") or 20.0)
+
+    def side(name: str, took: float) -> Callable[[Path, int], float]:
+        def measure(onnx: Path, iterations: int) -> float:
+            assert not open_bundle(onnx).rewritten  # alone, without its manifest
+            order.append(name)
+            return took
+
+        return measure
+
+    monkeypatch.setattr(crosscheck, "measure_hnx", side("hnx", 10.0))
+    monkeypatch.setattr(crosscheck, "measure_vendor", side("vendor", 20.0))
     assert crosscheck.main([str(bundle_path), "--rounds", "3"]) == 0
     assert order == ["hnx", "vendor", "vendor", "hnx", "hnx", "vendor"]
     assert "median ratio of 3 rounds: 0.500" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from hybridnets.files import (
     sha256_file,
     temporary_directory,
     write_json,
+    written_under,
 )
 
 
@@ -190,3 +191,10 @@ def test_a_folder_moved_aside_by_a_killed_writer_comes_back(tmp_path: Path) -> N
     os.utime(aside, (1e9, 1e9))
     remove_leftovers(tmp_path / "bundle")
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("name", ["labels.json", "best.pth", "drive.clip.mp4", "no suffix"])
+def test_a_temporary_name_tells_what_is_written(tmp_path: Path, name: str) -> None:
+    assert written_under(name) == ""
+    with atomic_path(tmp_path / name) as temporary:
+        assert written_under(temporary.name) == name

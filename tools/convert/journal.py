@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from hybridnets.errors import ExitCode, HnxError, from_os_error
-from hybridnets.files import atomic_path
+from hybridnets.files import atomic_path, written_under
 from tools.convert.frame import FOLDERS, Outcome, output_files
 from tools.convert.index import stem_of
 from tools.convert.report import COUNTS
@@ -21,7 +20,6 @@ from tools.locks import FolderLock
 __all__ = ["JOURNAL", "MANIFEST", "Journal"]
 
 JOURNAL, MANIFEST = "conversion.jsonl", "conversion.json"
-_LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp\.(json|jsonl|png|jpg)")  # temporary names of hybridnets.files
 
 
 class Journal:
@@ -143,7 +141,7 @@ class Journal:
         """Temporary files of a killed run: the lock says that their writers are gone."""
         for folder in (self._target, *(self._target / folder / split for folder in FOLDERS)):
             with os.scandir(folder) as entries:
-                for path in [entry.path for entry in entries if _LEFTOVER.fullmatch(entry.name)]:
+                for path in [entry.path for entry in entries if written_under(entry.name)]:
                     with contextlib.suppress(OSError):
                         Path(path).unlink()
 

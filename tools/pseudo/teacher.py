@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridnets.errors import ExitCode, HnxError, did_you_mean
+from hybridnets.errors import ExitCode, HnxError, did_you_mean, first_line
 
 __all__ = ["OnnxTeacher", "PseudoLabels", "Teacher", "parse_outputs"]
 
@@ -104,7 +104,7 @@ class OnnxTeacher:
             )  # fmt: skip
         except Exception as error:  # its exceptions share no base class
             raise HnxError(
-                f"Cannot load teacher {path}", why=str(error).splitlines()[0], fix="check that it is an ONNX network"
+                f"Cannot load teacher {path}", why=first_line(error), fix="check that it is an ONNX network"
             ) from error
         self._input, self._size = self._check_input(path)
         self._outputs = self._check_outputs(path, outputs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 
 from hybridnets.errors import ExitCode, HnxError, from_os_error
-from hybridnets.files import read_json, remove_leftovers, write_json
+from hybridnets.files import read_json, remove_leftovers, write_json, written_under
 from hybridnets.version import __version__
 from tools.locks import FolderLock
 from tools.synth.config import FOLDERS, MANIFEST, SPLITS, SynthConfig, folder_identity
@@ -191,9 +190,6 @@ def _remove(folder: Path) -> None:
         raise from_os_error(f"Cannot remove the old data set in {folder}", error) from error
 
 
-_LEFTOVER = re.compile(r"\.((?:train|val)-\d{6})\.[a-z0-9_]{8}\.tmp(\.[a-z]+)")
-
-
 def _present(config: SynthConfig) -> dict[str, set[str]]:
     """Names of complete scenes of each split."""
     found: dict[str, set[str]] = {}
@@ -206,8 +202,8 @@ def _present(config: SynthConfig) -> dict[str, set[str]]:
                 for entry in folder.iterdir():
                     if entry.suffix == suffix and not entry.name.startswith(".") and _is_whole(entry):
                         names.add(entry.stem)
-                    elif match := _LEFTOVER.fullmatch(entry.name):
-                        remove_leftovers(folder / (match[1] + match[2]))
+                    elif target := written_under(entry.name):
+                        remove_leftovers(folder / target)
             except OSError as error:
                 raise from_os_error(f"Cannot list {folder}", error) from error
             sets.append(names)
