@@ -1,8 +1,8 @@
 """Our clock against OpenVINO's own: `python -m benchmarks.crosscheck BUNDLE`.
 
-`hnx bench` and OpenVINO's benchmark_app measure the same ONNX file with the same precision and input type, in turns, in
+`hnx bench` and OpenVINO's benchmark_app measure the same network with the same precision and input type, in turns, in
 processes of their own, both with all threads and one stream. A tool whose figures differ from the vendor's measures
-something else. The file lies alone, so that the runtime leaves its network as it is (`runtimes.openvino_graph`).
+something else. benchmark_app gets the network as our runtime hands it to OpenVINO (`runtimes.openvino_graph`).
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from benchmarks.statistics import percentile
 from hybridnets.bundle import open_bundle
 from hybridnets.errors import HnxError
 from hybridnets.files import temporary_directory
+from runtimes.openvino import save_prepared
 
 __all__ = ["main", "measure_hnx", "measure_vendor", "read_vendor"]
 
 
-def measure_hnx(onnx: Path, iterations: int) -> float:
+def measure_hnx(bundle: Path, iterations: int) -> float:
     """p50 of OpenVINO forward-only FP32 in ms, by `hnx bench`."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "bench.json"
         settings = ["--runtime", "openvino:fp32", "--fast", "--iterations", str(iterations), "--max-time", "600"]
-        _run([sys.executable, "-m", "hnx", "bench", str(onnx), *settings, "--json", str(report)])
+        _run([sys.executable, "-m", "hnx", "bench", str(bundle), *settings, "--json", str(report)])
         row = json.loads(report.read_text())["rows"][0]
     if "skipped" in row:
         raise HnxError("hnx bench did not run openvino:fp32", why=row["skipped"]["reason"], fix=row["skipped"]["fix"])
     return float(row["forward_ms"]["p50"])
 
 
-def measure_vendor(onnx: Path, iterations: int) -> float:
+def measure_vendor(network: Path, iterations: int) -> float:
     """Median latency in ms, by benchmark_app: one synchronous request, float32 inputs, the latency hint.
 
     Raises:
@@ -48,7 +49,7 @@ def measure_vendor(onnx: Path, iterations: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         settings = ["-d", "CPU", "-api", "sync", "-hint", "latency", "-infer_precision", "f32", "-ip", "f32"]
         output = ["-report_type", "no_counters", "-json_stats", "-report_folder", folder]
-        _run([program, "-m", str(onnx), *settings, "-niter", str(iterations), *output])
+        _run([program, "-m", str(network), *settings, "-niter", str(iterations), *output])
         return read_vendor(json.loads(next(Path(folder).glob("*.json")).read_text()))
 
 
@@ -76,16 +77,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--iterations", type=int, default=60, help="inferences of each (default: 60)")
     options = parser.parse_args(arguments)
     bundle = open_bundle(options.bundle)
-    stored = bundle.variant("fp32", "openvino").file
     ratios = []
     with temporary_directory("hnx-crosscheck-") as folder:
-        for name in bundle.network_digests(stored):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(bundle.file(name), folder / name)
+        network = folder / "network.xml"
+        save_prepared(bundle, network)
         for index in range(options.rounds):
-            sides = {"hnx": measure_hnx, "benchmark_app": measure_vendor}
-            order = list(sides) if index % 2 == 0 else list(reversed(sides))
-            pair = {name: sides[name](folder / stored, options.iterations) for name in order}
+            sides = {"hnx": (measure_hnx, bundle.path), "benchmark_app": (measure_vendor, network)}
+            pair: dict[str, float] = {}
+            for name in sides if index % 2 == 0 else reversed(sides):
+                measure, path = sides[name]
+                pair[name] = measure(path, options.iterations)
             ratios.append(pair["hnx"] / pair["benchmark_app"])
             figures = ", ".join(f"{name} {pair[name]:.2f} ms" for name in sides)
             print(f"round {index + 1}: {figures}, ratio {ratios[-1]:.3f}", flush=True)

@@ -42,6 +42,7 @@ __all__ = [
     "STOCK",
     "Row",
     "distances",
+    "in_runtime",
     "main",
     "make_stock",
     "make_variants",
@@ -97,7 +98,7 @@ def make_variants(bundle: Bundle, folder: Path, on_step: Callable[[str], None] =
 def in_runtime(variants: Mapping[str, Bundle], runtime: str) -> dict[str, Bundle]:
     """The variants as a runtime is to run them: as they are exported, and where it changes networks itself (OpenVINO)
     the last one once more, as a user gets it."""
-    found = {name: replace(bundle, manifest={**bundle.manifest, "rewrites": []}) for name, bundle in variants.items()}
+    found = {name: replace(bundle, manifest={}) for name, bundle in variants.items()}  # as files made by others
     return found | ({PREPARED: variants[ALL]} if runtime == "openvino" else {})
 
 
@@ -260,13 +261,13 @@ def _main(options: argparse.Namespace) -> int:
         write_figures(options.json, report)
     together = next(row for name in (PREPARED, ALL) for row in found if row.name == name)
     if options.check is not None and together.paired > options.check:
-        print(f"all rewrites together: {together.paired:.3f}, the limit is {options.check:.3f}")
+        print(f"{together.name}: {together.paired:.3f}, the limit is {options.check:.3f}")
         return int(ExitCode.GATE_FAILED)
     return int(ExitCode.OK)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, and return 3 where all rewrites together stay above the ratio given with --check."""
+    """Measure, print, and return 3 where the network as users get it stays above the ratio given with --check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rewrites", description=__doc__)
     parser.add_argument("bundle", type=Path, help="a bundle with weights.safetensors")
     parser.add_argument("--rounds", type=int, default=8, help="each goes through all variants twice (default: 8)")
@@ -278,7 +279,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--dense", action="store_true", help="also with separable convolutions merged, on top of all rewrites"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, raw samples too")
-    parser.add_argument("--check", type=float, metavar="RATIO", help="exit with 3 when all rewrites reach only more")
+    parser.add_argument(
+        "--check", type=float, metavar="RATIO", help="exit with 3 when `prepared` takes more (`all` outside OpenVINO)"
+    )
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.samples < 1:
         parser.error("--rounds and --samples count from 1")

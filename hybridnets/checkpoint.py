@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from hybridnets.config import ModelConfig
-from hybridnets.errors import HnxError, first_line, from_os_error
+from hybridnets.errors import HnxError, from_os_error, kind_and_line
 from hybridnets.files import sha256_file, write_bytes
 from hybridnets.fitting import check_fit, infer_config
 from hybridnets.network import HybridNets
@@ -194,7 +194,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except OSError as error:
         raise from_os_error(f"Cannot read the checkpoint {path}", error) from error
     except Exception as error:  # the reader of a foreign file may fail in any way
-        raise _unreadable(path, f"its safetensors header or data is broken: {_kind_and_line(error)}") from error
+        raise _unreadable(path, f"its safetensors header or data is broken: {kind_and_line(error)}") from error
     metadata = {key: _decode(text) for key, text in texts.items()}
     version = metadata.get("hnx_format_version", _PLAIN)
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
@@ -238,14 +238,8 @@ def _read_torch(path: Path) -> Any:
             raise _unreadable(path, "it is cut short") from error
         raise from_os_error(f"Cannot read the checkpoint {path}", error) from error
     except Exception as error:  # the reader of a foreign file may fail in any way
-        why = f"it is not a torch checkpoint, or it is damaged: {_kind_and_line(error)}"
+        why = f"it is not a torch checkpoint, or it is damaged: {kind_and_line(error)}"
         raise _unreadable(path, why) from error
-
-
-def _kind_and_line(error: Exception) -> str:
-    """Its type and the beginning of its text, which may be a bare number."""
-    name, text = type(error).__name__, first_line(error)
-    return name if text == name else f"{name}: {text}"
 
 
 def _find_state(path: Path, content: Any) -> tuple[dict[str, Any], dict[str, Any], str]:

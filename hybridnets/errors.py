@@ -7,7 +7,16 @@ import errno
 from collections.abc import Iterable
 from enum import IntEnum
 
-__all__ = ["ExitCode", "HnxError", "did_you_mean", "first_line", "from_os_error", "printable"]
+__all__ = [
+    "ExitCode",
+    "HnxError",
+    "did_you_mean",
+    "first_line",
+    "from_os_error",
+    "kind_and_line",
+    "last_line",
+    "printable",
+]
 
 
 class ExitCode(IntEnum):
@@ -104,6 +113,17 @@ def first_line(error: BaseException) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def last_line(error: BaseException) -> str:
+    """As `first_line`, of the last line: where OpenCV says what it missed."""
+    return first_line(RuntimeError(str(error).strip().rpartition("\n")[2] or type(error).__name__))
+
+
+def kind_and_line(error: BaseException) -> str:
+    """Its type and `first_line`, for texts that may be a bare number or nothing."""
+    name, text = type(error).__name__, first_line(error)
+    return name if text == name else f"{name}: {text}"
 
 
 def from_os_error(what: str, error: OSError) -> HnxError:

@@ -153,12 +153,12 @@ def temporary_directory(prefix: str) -> Iterator[Path]:
     Raises:
         HnxError: the folder cannot be made.
     """
-    place = Path(tempfile.gettempdir())
-    _sweep(place, re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}"))
     try:
+        place = Path(tempfile.gettempdir())
+        _sweep(place, re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}"))
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     except OSError as error:
-        raise from_os_error(f"Cannot make a folder in {place}", error) from error
+        raise from_os_error("Cannot make a temporary folder", error) from error
     handle: int | None = None
     try:
         with contextlib.suppress(OSError):  # Windows opens no folder

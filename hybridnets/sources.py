@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridnets.errors import ExitCode, HnxError, first_line, from_os_error
+from hybridnets.errors import ExitCode, HnxError, from_os_error, last_line
 
 __all__ = ["IMAGE_SUFFIXES", "Frame", "ImageSource", "Source", "VideoSource", "open_source", "read_image"]
 
@@ -155,7 +155,7 @@ class VideoSource(Source):
                 ok, image = self._capture.read()
             except cv2.error as error:
                 ok, image = False, None
-                self.notes.append(f"{self._public}: {first_line(error)}")
+                self.notes.append(f"{self._public}: {last_line(error)}")
             if not ok or image is None:
                 break
             if self.live:

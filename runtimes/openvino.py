@@ -7,18 +7,20 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridnets.bundle import Bundle
 from hybridnets.errors import HnxError, first_line
 from runtimes.base import Arrays, Execution, Probe, Runtime
 from runtimes.compiled import CompiledStore, Kept
 from runtimes.cpu import cpu_flags
 from runtimes.openvino_graph import VERSION, prepare
 
-__all__ = ["OpenVinoRuntime"]
+__all__ = ["OpenVinoRuntime", "save_prepared"]
 
 # our name -> (OpenVINO's element type, the capability a CPU reports when it has it natively)
 _TYPES = {"fp32": ("f32", "FP32"), "bf16": ("bf16", "BF16"), "fp16": ("f16", "FP16")}
@@ -156,10 +158,12 @@ class OpenVinoRuntime(Runtime):
         if store is not None and key is not None and self._import(ov, core, store.read(key), config):
             return "read", 0.0
         spent = time.perf_counter_ns() - start
-        self._compiled = core.compile_model(self._network(core), "CPU", config)
+        self._compiled = self._compile(core, config)
         self._counts = _convolutions(self._compiled)
         if store is None or key is None:
             return "off", 0.0
+        if isinstance(self._changes, str):  # for want of memory, it may be: the next start tries again
+            return "not kept: the network runs as it is in its file", spent / 1e6
         start = time.perf_counter_ns()
         try:
             exported = self._compiled.export_model()
@@ -171,22 +175,20 @@ class OpenVinoRuntime(Runtime):
         spent += time.perf_counter_ns() - start
         return f"not kept: {problem}" if problem else "written", spent / 1e6
 
-    def _network(self, core: Any) -> Any:
-        """What is compiled: the file as it is, or its network with what OpenVINO computes slowly said otherwise.
-
-        An export without rewrites, and a file made by others, run as they are.
-        """
+    def _compile(self, core: Any, config: dict[str, Any]) -> Any:
+        """Compile the network, with what OpenVINO computes slowly said otherwise; files made by others as they are."""
         self._changes = {}
-        if self.bundle.rewritten:
+        if self.bundle.manifest:
             try:
                 model = core.read_model(str(self.model_path))
-                self._changes = prepare(model, cpu_flags())
+                changes = prepare(model, cpu_flags(), self.options.precision)
+                compiled = core.compile_model(model, "CPU", config)
             except Exception as error:  # whatever kinds the library has: the file runs as it is, or says why not
                 self._changes = f"none: {first_line(error)}"
             else:
-                if self._changes:
-                    return model
-        return str(self.model_path)
+                self._changes = changes
+                return compiled
+        return core.compile_model(str(self.model_path), "CPU", config)
 
     def _key(self, ov: Any, core: Any, config: dict[str, Any]) -> dict[str, Any] | None:
         """Everything that decides what the network is compiled to; None where its files cannot be read."""
@@ -202,7 +204,7 @@ class OpenVinoRuntime(Runtime):
             "device": core.get_property("CPU", "FULL_DEVICE_NAME"),
             "capabilities": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
             "flags": sorted(cpu_flags()),
-            "changes": VERSION if self.bundle.rewritten else 0,
+            "changes": VERSION if self.bundle.manifest else 0,
             "config": config,
         }
 
@@ -234,6 +236,18 @@ class OpenVinoRuntime(Runtime):
 
     def _close(self) -> None:
         self._compiled = self._blob = None
+
+
+def save_prepared(bundle: Bundle, path: Path) -> None:
+    """Write the network that is compiled for a bundle in FP32 as OpenVINO's own files, for tools of OpenVINO.
+
+    Args:
+        path: ends in `.xml`; the weights lie beside it.
+    """
+    ov = _openvino()
+    model = _core(ov).read_model(str(bundle.file(bundle.variant("fp32", OpenVinoRuntime.name).file)))
+    prepare(model, cpu_flags() if bundle.manifest else (), "fp32")
+    ov.save_model(model, str(path), compress_to_fp16=False)
 
 
 def _convolutions(compiled: Any) -> Counter[str]:

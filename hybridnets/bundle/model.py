@@ -102,11 +102,6 @@ class Bundle:
         """The weights are the seeded untrained default: results mean nothing, speeds do."""
         return bool(self.manifest.get("model", {}).get("untrained", False))
 
-    @property
-    def rewritten(self) -> bool:
-        """Exact rewrites were allowed when it was exported; False for files made by others."""
-        return bool(self.manifest.get("rewrites"))
-
     def variant(self, precision: str, runtime: str) -> Variant:
         """The stored form that serves a precision on a runtime.
 

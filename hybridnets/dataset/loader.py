@@ -9,7 +9,7 @@ import cv2
 
 from hybridnets.dataset.reader import Sample, SampleReader
 from hybridnets.dataset.workers import ordered_map
-from hybridnets.errors import ExitCode, HnxError, first_line
+from hybridnets.errors import ExitCode, HnxError, last_line
 
 __all__ = ["BrokenSample", "SampleLoader"]
 
@@ -34,7 +34,7 @@ class _Read:
         except HnxError as error:
             return BrokenSample(name, error)
         except (OSError, cv2.error) as error:
-            what, why = f"Cannot read sample {name}", first_line(error)
+            what, why = f"Cannot read sample {name}", last_line(error)
             return BrokenSample(name, HnxError(what, why=why, fix="`hnx data check` looks closer"))
 
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hybridnets.errors import ExitCode, HnxError, first_line, from_os_error
+from hybridnets.errors import ExitCode, HnxError, from_os_error, kind_and_line
 from hybridnets.files import write_bytes
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def main() -> int:
     except Exception as error:
         if os.environ.get("HNX_DEBUG"):
             raise
-        why = f"{type(error).__name__}: {first_line(error)}"
+        why = kind_and_line(error)
         answer({"error": _failure("The build failed", why, "run it again with HNX_DEBUG=1 and report the traceback")})
     # the libraries' own clean-up at the end of a process may crash after the answer is out
     os._exit(0)
