@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     with temporary_directory("hnx-crosscheck-") as folder:
         network = folder / "network.xml"
         save_prepared(bundle, network)
+        sides = {"hnx": (measure_hnx, bundle.path), "benchmark_app": (measure_vendor, network)}
         for index in range(options.rounds):
-            sides = {"hnx": (measure_hnx, bundle.path), "benchmark_app": (measure_vendor, network)}
             pair: dict[str, float] = {}
             for name in sides if index % 2 == 0 else reversed(sides):
                 measure, path = sides[name]

@@ -111,13 +111,17 @@ def first_line(error: BaseException) -> str:
 
     Libraries print whole call stacks.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return _lines(error)[0]
 
 
 def last_line(error: BaseException) -> str:
     """As `first_line`, of the last line: where OpenCV says what it missed."""
-    return first_line(RuntimeError(str(error).strip().rpartition("\n")[2] or type(error).__name__))
+    return _lines(error)[-1]
+
+
+def _lines(error: BaseException) -> list[str]:
+    lines = [line.strip()[:300] for line in str(error).splitlines() if line.strip()]
+    return lines or [type(error).__name__]
 
 
 def kind_and_line(error: BaseException) -> str:

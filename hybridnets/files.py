@@ -196,10 +196,11 @@ def remove_leftovers(path: Path) -> None:
     Files of living writers stay: they hold a lock that the system drops when they end, however they end. A folder
     that was moved aside and not replaced any more comes back.
     """
-    name, stem, suffix = (re.escape(part) for part in (path.name, path.stem, path.suffix))
-    ours = re.compile(rf"\.{name}\.(tmp|old)-[a-z0-9_]{{8}}|\.{stem}\.[a-z0-9_]{{8}}\.tmp{suffix}")
+    folders = re.compile(rf"\.{re.escape(path.name)}\.(tmp|old)-[a-z0-9_]{{8}}")
     with contextlib.suppress(OSError):
-        for found in [entry for entry in path.parent.iterdir() if ours.fullmatch(entry.name)]:
+        for found in list(path.parent.iterdir()):
+            if not folders.fullmatch(found.name) and written_under(found.name) != path.name:
+                continue
             if _in_use(found):
                 continue
             if (found / path.name).is_dir() and not path.exists():

@@ -178,7 +178,7 @@ class OpenVinoRuntime(Runtime):
     def _compile(self, core: Any, config: dict[str, Any]) -> Any:
         """Compile the network, with what OpenVINO computes slowly said otherwise; files made by others as they are."""
         self._changes = {}
-        if self.bundle.manifest:
+        if _is_prepared(self.bundle):
             try:
                 model = core.read_model(str(self.model_path))
                 changes = prepare(model, cpu_flags(), self.options.precision)
@@ -204,7 +204,7 @@ class OpenVinoRuntime(Runtime):
             "device": core.get_property("CPU", "FULL_DEVICE_NAME"),
             "capabilities": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
             "flags": sorted(cpu_flags()),
-            "changes": VERSION if self.bundle.manifest else 0,
+            "changes": VERSION if _is_prepared(self.bundle) else 0,
             "config": config,
         }
 
@@ -238,6 +238,11 @@ class OpenVinoRuntime(Runtime):
         self._compiled = self._blob = None
 
 
+def _is_prepared(bundle: Bundle) -> bool:
+    """Networks that `hnx` exported are; files made by others, which have no manifest, run as they are."""
+    return bool(bundle.manifest)
+
+
 def save_prepared(bundle: Bundle, path: Path) -> None:
     """Write the network that is compiled for a bundle in FP32 as OpenVINO's own files, for tools of OpenVINO.
 
@@ -246,7 +251,8 @@ def save_prepared(bundle: Bundle, path: Path) -> None:
     """
     ov = _openvino()
     model = _core(ov).read_model(str(bundle.file(bundle.variant("fp32", OpenVinoRuntime.name).file)))
-    prepare(model, cpu_flags() if bundle.manifest else (), "fp32")
+    if _is_prepared(bundle):
+        prepare(model, cpu_flags(), "fp32")
     ov.save_model(model, str(path), compress_to_fp16=False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hybridnets.errors import first_line
+from hybridnets.errors import first_line, kind_and_line, last_line
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,16 @@ from hybridnets.errors import first_line
 )
 def test_the_first_line_says_something_and_is_short(error: Exception, expected: str) -> None:
     assert first_line(error) == expected
+
+
+def test_the_last_line() -> None:
+    assert last_line(RuntimeError("(-5:Bad argument) in function 'resize'\n> Overload resolution failed\n\n")) == (
+        "> Overload resolution failed"
+    )
+    assert last_line(ValueError("one")) == "one"
+    assert last_line(OSError()) == "OSError"
+
+
+def test_kind_and_line() -> None:
+    assert kind_and_line(KeyError(3)) == "KeyError: 3"
+    assert kind_and_line(AssertionError()) == "AssertionError"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import runtimes.openvino
-from hybridnets.bundle import Bundle, open_bundle
+from hybridnets.bundle import open_bundle
 from runtimes.base import Execution, RuntimeOptions
 from runtimes.cpu import cpu_flags
 from runtimes.opening import open_runtime
@@ -209,9 +209,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtimes.openvino_graph.LEAST_SWISH", 1 << 12)
 
 
-def outputs(network: Path | Bundle, options: RuntimeOptions | None = None) -> tuple[dict[str, Array], Execution]:
-    bundle = network if isinstance(network, Bundle) else open_bundle(network)
-    with open_runtime("openvino", bundle, options or RuntimeOptions(threads=1)) as runtime:
+def outputs(path: Path, options: RuntimeOptions | None = None) -> tuple[dict[str, Array], Execution]:
+    with open_runtime("openvino", open_bundle(path), options or RuntimeOptions(threads=1)) as runtime:
         spec = runtime.bundle.input
         noise = np.random.default_rng(0).standard_normal(spec.shape, np.float32)  # type: ignore[arg-type]
         return {name: value.copy() for name, value in runtime.infer({spec.name: noise}).items()}, runtime.execution
